@@ -11,6 +11,8 @@ VE           the network predicts the score:  score = model(x, label)
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from score_core.arrays import Array, ScoreFn, namespace, per_sample, take
 from score_core.sdes import SDE, VESDE, VPSDE, SubVPSDE
 
@@ -33,6 +35,7 @@ def get_score_fn(sde: SDE, model_fn: ModelFn, continuous: bool) -> ScoreFn:
 
     Raises:
         NotImplementedError: the SDE is none of the three; its score function must be written by hand.
+        ValueError: discrete VP with fewer steps than beta_max.
     """
     if isinstance(sde, VESDE):
         return _ve_score_fn(sde, model_fn, continuous)
@@ -57,6 +60,12 @@ def _continuous_vp_score_fn(sde: VPSDE | SubVPSDE, model_fn: ModelFn) -> ScoreFn
 
 
 def _discrete_vp_score_fn(sde: VPSDE, model_fn: ModelFn) -> ScoreFn:
+    if not np.isfinite(sde.sqrt_alphas_cumprod).all():
+        raise ValueError(
+            f"The DDPM chain needs more steps than beta_max: N is {sde.N}, beta_max {sde.beta_max}. "
+            "Raise model.num_scales, or set training.continuous to True."
+        )
+
     def score_fn(x: Array, t: Array) -> Array:
         # parity: the network sees the unrounded label, the table its truncation.
         labels = t * (sde.N - 1)

@@ -158,7 +158,9 @@ class VPSDE(_LinearBetaSDE):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, N: int = 1000) -> None:
         super().__init__(beta_min, beta_max, N)
         self.alphas_cumprod = _float32.cumprod(self.alphas)
-        self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
+        # With N <= beta_max some alpha_i are negative: the DDPM chain does not exist, and only it reads the roots.
+        with np.errstate(invalid="ignore"):
+            self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
         self.sqrt_1m_alphas_cumprod = np.sqrt(np.float32(1) - self.alphas_cumprod)
 
     def sde(self, x: Array, t: Array) -> tuple[Array, Array]:

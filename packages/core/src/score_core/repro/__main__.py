@@ -1,0 +1,159 @@
+"""The ``repro`` command: list the published tables' rows, rerun one, and compare.
+
+    repro list [--paper TEXT] [--table TEXT] [--metric NAME] [--runnable]
+    repro show ID
+    repro run ID [--workdir DIR] [--scale smoke|full]
+    repro report [WORKDIR ...]
+    repro cite ID
+
+Exit status of ``run``: 0 every metric reproduced (or, at smoke scale, measured), 3 one deviates, 4 none deviates but
+one is missing or not comparable; a stage that fails passes on its own status. Of everything else: 0, or 2 for a wrong
+command line.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from score_core.errors import UsageError, run_main
+from score_core.repro import printing
+from score_core.repro.cite import bibtex
+from score_core.repro.compare import Verdict
+from score_core.repro.outcome import Outcome, gather
+from score_core.repro.report import write_report
+from score_core.repro.runner import RECORD, SCALES, default_workdir, read_record, run_stages
+from score_core.repro.schema import Experiment, Published, Row
+from score_core.repro.tables import find_row, load_all
+
+EXIT_CODES = {Verdict.REPRODUCED: 0, Verdict.DEVIATES: 3, Verdict.MISSING: 4, Verdict.NOT_COMPARABLE: 4}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line ``arguments`` (default: the process's own); returns the exit status."""
+    try:
+        status = run_main(lambda: _main(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `repro list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.run
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="repro", description="Rerun published results and compare. Rows are named package/...; see `repro list`."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    listing = commands.add_parser("list", help="list rows", description="List rows, one a line.")
+    listing.add_argument("--paper", metavar="TEXT", help="only rows of a package or paper with this in its name")
+    listing.add_argument("--table", metavar="TEXT", help="only rows of a table with this in its name")
+    listing.add_argument("--metric", metavar="NAME", help="only rows with this metric")
+    listing.add_argument("--runnable", action="store_true", help="only rows that `repro run` can run")
+    listing.set_defaults(run=_list)
+
+    show = commands.add_parser("show", help="print everything known about a row")
+    show.add_argument("id", metavar="ID")
+    show.set_defaults(run=_show)
+
+    run = commands.add_parser("run", help="run an experiment and compare its results")
+    run.add_argument("id", metavar="ID")
+    run.add_argument(
+        "--workdir", type=Path, metavar="DIR", help="where to work (default: runs/ID); resumed if it exists"
+    )
+    run.add_argument(
+        "--scale", choices=SCALES, default="full", help="smoke: a minute or two, shows that everything works"
+    )
+    run.set_defaults(run=_run)
+
+    report = commands.add_parser("report", help="write the reports of runs anew, without running anything")
+    report.add_argument("workdir", nargs="*", type=Path, help="default: every run below the folder runs")
+    report.set_defaults(run=_report)
+
+    cite = commands.add_parser("cite", help="print the BibTeX entry of the paper behind a row")
+    cite.add_argument("id", metavar="ID")
+    cite.set_defaults(run=_cite)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    rows = [row for row in load_all() if _selected(row, options)]
+    print(printing.listing(rows) if rows else "No row matches.")
+    return 0
+
+
+def _selected(row: Row, options: argparse.Namespace) -> bool:
+    table = row.table if isinstance(row, Published) else ""
+    metrics = [row.metric] if isinstance(row, Published) else [reference.metric for reference in row.metrics]
+    paper = f"{row.id.split('/')[0]} {row.paper}"
+    return (
+        (options.paper is None or options.paper.lower() in paper.lower())
+        and (options.table is None or options.table.lower() in table.lower())
+        and (options.metric is None or options.metric.lower() in metrics)
+        and (not options.runnable or isinstance(row, Experiment))
+    )
+
+
+def _show(options: argparse.Namespace) -> int:
+    print(printing.details(find_row(load_all(), options.id)))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    experiment = _experiment(options.id)
+    workdir: Path = options.workdir or default_workdir(experiment, options.scale)
+    exit_code = run_stages(
+        experiment, workdir, options.scale, announce=lambda line: print(f"repro: {line}", flush=True)
+    )
+    if exit_code != 0:
+        print(f"error: a stage ended with status {exit_code}. The same command resumes it.", file=sys.stderr)
+        return exit_code
+    outcome = _write(workdir, experiment)
+    if options.scale == "smoke":
+        return EXIT_CODES[Verdict.MISSING] if any(c.measured is None for c in outcome.comparisons) else 0
+    return EXIT_CODES[outcome.verdict]
+
+
+def _report(options: argparse.Namespace) -> int:
+    workdirs: list[Path] = options.workdir or sorted(file.parent for file in Path("runs").rglob(RECORD))
+    if not workdirs:
+        raise UsageError("There is no run below the folder runs. Name a work folder, or make one with `repro run ID`.")
+    for workdir in workdirs:
+        _write(workdir, _experiment(read_record(workdir).id))
+    return 0
+
+
+def _cite(options: argparse.Namespace) -> int:
+    print(bibtex(find_row(load_all(), options.id).paper))
+    return 0
+
+
+def _experiment(row_id: str) -> Experiment:
+    rows = load_all()
+    row = find_row(rows, row_id)
+    if not isinstance(row, Experiment):
+        known = ", ".join(row.id for row in rows if isinstance(row, Experiment))
+        raise UsageError(f"{row_id} is a published number without a recipe to run. Experiments: {known}.")
+    return row
+
+
+def _write(workdir: Path, experiment: Experiment) -> Outcome:
+    """Write the report of a finished run and print its verdicts."""
+    outcome = gather(experiment, read_record(workdir), workdir)
+    page = write_report(outcome, workdir)
+    print(printing.verdicts(outcome))
+    print(f"Report: {page}")
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

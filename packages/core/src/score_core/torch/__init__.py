@@ -1,0 +1,1 @@
+"""The PyTorch wing. Images are ``[B, C, H, W]``."""

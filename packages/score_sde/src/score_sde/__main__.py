@@ -1,0 +1,129 @@
+"""``python -m score_sde``: the original's command line, and the embedded experiment when nothing is asked for.
+
+python -m score_sde --config=vp/cifar10_ddpmpp_continuous --workdir=DIR --mode=train|eval [--eval_folder=NAME]
+                    [--config.section.key=value ...] [--wait] [--force]
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from score_core.errors import UsageError, run_main
+
+USAGE = """usage: python -m score_sde [--config=NAME_OR_PATH] [--workdir=DIR] [--mode=train|eval] [options]
+
+Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., ICLR 2021).
+
+  --config=NAME_OR_PATH      packaged experiment (vp/cifar10_ddpmpp_continuous, configs/ve/ffhq_256_ncsnpp_continuous.py,
+                             digits, photos) or your own python file with get_config(); default: digits (embedded data)
+  --config.section.key=V     change any key, e.g. --config.training.batch_size=64 --config.data.dataset=photos
+  --workdir=DIR              where everything is written; default: runs/score_sde/<config>
+  --mode=train|eval          train (default; resumes by itself), or evaluate checkpoints eval.begin_ckpt .. eval.end_ckpt
+  --eval_folder=NAME         folder of results inside the work directory; default: eval
+  --wait                     wait for checkpoints that are not there yet (the original always does)
+  --force                    go on although the configuration differs from the one the folder was started with
+  --list                     list the packaged experiments
+  --help                     show this
+
+Exit codes: 0 done, 1 failed or wrong flag, 2 wrong configuration or missing data, 130/143 stopped by Ctrl-C/SIGTERM
+(everything is saved; the same command goes on).
+"""
+
+# Flags that the original documents but does not have, with what they mean.
+_ALIASES = {"--config.eval.dataset": "--config.eval.bpd_dataset"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in arguments):
+        print(USAGE, end="")
+        return 0
+    return run_main(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> None:
+    from absl import flags
+
+    from score_sde.configs.load import define_config_flag
+    from score_sde.configs.resolve import ConfigError, list_configs
+
+    if "--list" in arguments:
+        print("\n".join(list_configs()))
+        return
+    arguments = [_with_alias(argument) for argument in arguments]
+    if not any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
+        arguments = ["--config=digits", *arguments]
+    values = flags.FlagValues()
+    config = define_config_flag(flag_values=values, sys_argv=["score_sde", *arguments])
+    workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
+    mode = flags.DEFINE_enum("mode", "train", ["train", "eval"], "", flag_values=values)
+    eval_folder = flags.DEFINE_string("eval_folder", "eval", "", flag_values=values)
+    wait = flags.DEFINE_boolean("wait", False, "", flag_values=values)
+    force = flags.DEFINE_boolean("force", False, "", flag_values=values)
+    try:
+        rest = values(["score_sde", *arguments])[1:]
+    except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _FlagError(f"{_first_line(error)}\nSee python -m score_sde --help") from error
+    if rest:
+        raise _FlagError(f"unexpected arguments: {' '.join(rest)}\nSee python -m score_sde --help")
+    settings = config.value
+    if wait.value:
+        settings.eval.wait = float("inf")
+    folder = workdir.value or Path("runs", "score_sde", _name_of(arguments))
+    _use_compilation_cache()
+    if mode.value == "train":
+        from score_sde.train import train
+
+        train(settings, folder, force=force.value)
+    else:
+        from score_sde.evaluate import evaluate
+
+        evaluate(settings, folder, eval_folder.value, force=force.value)
+
+
+class _FlagError(UsageError):
+    """The command line is wrong."""
+
+    exit_code = 1  # parity: what absl's usage errors exit with
+
+
+def _with_alias(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if name not in _ALIASES:
+        return argument
+    print(f"note: {name} is documented by the original but not read; taken as {_ALIASES[name]}", file=sys.stderr)
+    return f"{_ALIASES[name]}{equals}{value}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    return str(text).strip()
+
+
+def _name_of(arguments: list[str]) -> str:
+    """The configuration's name as a folder: ``vp/cifar10_ddpmpp`` for either spelling of it."""
+    for index, argument in enumerate(arguments):
+        if argument == "--config":
+            value = arguments[index + 1]
+        elif argument.startswith("--config="):
+            value = argument.partition("=")[2]
+        else:
+            continue
+        name = value.partition(":")[0].removeprefix("./").removeprefix("configs/").removesuffix(".py")
+        return name if not Path(name).is_absolute() and ".." not in Path(name).parts else Path(name).name
+    raise AssertionError("a configuration is always given")
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between runs: the first step then takes seconds instead of a minute."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "score_core", "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    # parity: leaves the rest of an accelerator's memory to others, as the original does
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

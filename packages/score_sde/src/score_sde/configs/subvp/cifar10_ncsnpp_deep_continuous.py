@@ -1,0 +1,18 @@
+"""NCSN++ cont. (deep) on CIFAR-10, sub-VP SDE."""
+
+import ml_collections
+
+from score_sde.configs._families import compose, deep, fourier_scale, ncsnpp, pc, subvp
+from score_sde.configs.default_cifar10_configs import get_default_configs
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The complete configuration."""
+    return compose(
+        get_default_configs(),
+        subvp(),
+        pc("euler_maruyama"),
+        ncsnpp("positional"),
+        fourier_scale(),
+        deep(),
+    )

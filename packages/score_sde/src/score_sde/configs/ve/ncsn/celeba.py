@@ -1,0 +1,18 @@
+"""NCSN on CelebA at 64 pixels."""
+
+import ml_collections
+
+from score_sde.configs._families import annealed_langevin, compose, ncsn, ve
+from score_sde.configs.default_celeba_configs import get_default_configs
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The complete configuration."""
+    return compose(
+        get_default_configs(),
+        # repaired: the original sets training.loss in the place of training.sde and stops when it reads the latter.
+        ve(continuous=False),
+        annealed_langevin(100, snr=0.316),
+        ncsn(10, ema_rate=0.0),
+        {"model": {"sigma_max": 1.0}},
+    )

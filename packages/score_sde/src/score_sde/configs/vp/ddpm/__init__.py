@@ -1,0 +1,1 @@
+"""Experiments with the variance-preserving SDE and the DDPM architecture."""

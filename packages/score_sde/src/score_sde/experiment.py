@@ -1,0 +1,250 @@
+"""What a configuration means: the one place where SDE, network, data, rules and objective are put together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from score_core.checkpoints import msgpack_format
+from score_core.checkpoints.store import read_checkpoint
+from score_core.checkpoints.tree import restore_tree
+from score_core.correctors import get_corrector
+from score_core.data import (
+    Pipeline,
+    Source,
+    dequantize,
+    get_data_inverse_scaler,
+    get_data_scaler,
+    load_source,
+    to_float,
+)
+from score_core.errors import UsageError
+from score_core.jax.likelihood import get_likelihood_fn
+from score_core.jax.networks import create_model
+from score_core.jax.parallel import Parallel
+from score_core.jax.sampling import Samples, Trajectory, get_ode_sampler, get_pc_sampler
+from score_core.jax.training import (
+    Adam,
+    LossFn,
+    TrainState,
+    create_state,
+    get_loss_fn,
+    state_from_tree,
+    state_to_tree,
+)
+from score_core.likelihood import LikelihoodResult
+from score_core.predictors import get_predictor
+from score_core.random import NoiseSource
+from score_core.sdes import get_sde
+
+__all__ = ["Experiment"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration with everything that is built from it.
+
+    Attributes:
+        config: complete and locked (see :mod:`score_sde.configs.load`).
+    """
+
+    config: ml_collections.ConfigDict
+
+    @cached_property
+    def parallel(self) -> Parallel:
+        return Parallel()
+
+    @cached_property
+    def _sde_and_eps(self) -> tuple[Any, float]:
+        model = self.config.model
+        with _usage_errors():
+            return get_sde(
+                self.config.training.sde,
+                beta_min=model.beta_min,
+                beta_max=model.beta_max,
+                sigma_min=model.sigma_min,
+                sigma_max=model.sigma_max,
+                N=model.num_scales,
+            )
+
+    @property
+    def sde(self) -> Any:
+        return self._sde_and_eps[0]
+
+    @property
+    def sampling_eps(self) -> float:
+        """The time at which sampling ends: 1e-3 for VP and sub-VP, 1e-5 for VE."""
+        return self._sde_and_eps[1]
+
+    @cached_property
+    def model(self) -> Any:
+        with _usage_errors():
+            return create_model(self.config)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        data = self.config.data
+        return data.image_size, data.image_size, data.num_channels
+
+    @property
+    def inverse_scaler(self) -> Callable[[Any], Any]:
+        return get_data_inverse_scaler(self.config.data.centered)
+
+    def apply_fn(self, params: Any, x: Any, labels: Any, dropout_key: Any = None) -> Any:
+        """The network; a dropout key means training mode."""
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        return self.model.apply({"params": params}, x, labels, train=dropout_key is not None, rngs=rngs)
+
+    def scale(self, images: Any) -> Any:
+        """uint8 images ``[..., H, W, C]`` in the network's range."""
+        return get_data_scaler(self.config.data.centered)(to_float(images))
+
+    def dequantize(self, images: Any, u: Any) -> Any:
+        """uint8 images with uniform dequantisation noise ``u`` of ``U[0, 1)``, in the network's range."""
+        return get_data_scaler(self.config.data.centered)(dequantize(to_float(images), u))
+
+    def prepare(self, images: Any, key: Any) -> Any:
+        """Training input: dequantised if ``data.uniform_dequantization`` says so."""
+        if self.config.data.uniform_dequantization:
+            return self.dequantize(images, jax.random.uniform(key, images.shape, jnp.float32))
+        return self.scale(images)
+
+    @cached_property
+    def adam(self) -> Adam:
+        optim = self.config.optim
+        if optim.optimizer != "Adam":
+            raise UsageError(f"optim.optimizer is {optim.optimizer!r}; only 'Adam' is known")
+        return Adam(
+            beta1=optim.beta1,
+            eps=optim.eps,
+            warmup=optim.warmup,
+            grad_clip=optim.grad_clip,
+            weight_decay=optim.weight_decay,
+        )
+
+    @cached_property
+    def loss_fn(self) -> LossFn:
+        training = self.config.training
+        with _usage_errors():
+            return get_loss_fn(
+                self.sde,
+                self.apply_fn,
+                continuous=training.continuous,
+                reduce_mean=training.reduce_mean,
+                likelihood_weighting=training.likelihood_weighting,
+            )
+
+    def init_state(self, rng: jax.Array) -> TrainState:
+        """A fresh state, deterministic in ``rng``; the state keeps the carry of the original's key chain."""
+        rng, step_key = jax.random.split(rng)
+        return self._fresh_state(rng, step_key)
+
+    def _fresh_state(self, rng: jax.Array, init_key: jax.Array) -> TrainState:
+        params_key, dropout_key = jax.random.split(init_key)
+        keys = {"params": params_key, "dropout": dropout_key}
+        x = jnp.zeros((1, *self.image_shape), jnp.float32)
+        labels = jnp.zeros((1,), jnp.int32)
+        variables = jax.jit(self.model.init, static_argnames="train")(keys, x, labels, train=False)
+        optim = self.config.optim
+        return create_state(variables["params"], rng, adam=self.adam, lr=optim.lr, ema_rate=self.config.model.ema_rate)
+
+    def encode_state(self, state: TrainState) -> bytes:
+        """The state as a checkpoint file of the original's layout."""
+        # JAX hands out dicts with sorted keys, which is the order that parameter maps have in the original's files
+        return msgpack_format.dumps(state_to_tree(jax.device_get(state)))
+
+    def decode_state(self, data: bytes, *, where: Any) -> TrainState:
+        """The state in a checkpoint file, names and shapes compared with this experiment's network.
+
+        Raises:
+            CheckpointError: the file is damaged, or belongs to another network.
+        """
+        target = jax.eval_shape(lambda: state_to_tree(self.init_state(jax.random.PRNGKey(0))))
+        return state_from_tree(restore_tree(target, msgpack_format.loads(data, where=where), where=where))
+
+    def load_state(self, path: Any) -> TrainState:
+        """Reads, verifies and decodes a checkpoint file."""
+        return self.decode_state(read_checkpoint(path), where=path)
+
+    def source(self, split: str) -> Source:
+        """``train`` or ``test`` images."""
+        data = self.config.data
+        return load_source(
+            data.dataset,
+            split,
+            image_size=data.image_size,
+            num_channels=data.num_channels,
+            root=data.root or None,
+            path=data.path or None,
+            download=data.download,
+            category=data.category or None,
+        )
+
+    def pipeline(self, split: str, batch_size: int, *, seed: int, flip: bool = False) -> Pipeline:
+        """This process's share of the batches of a split; training batches run on from epoch to epoch."""
+        return Pipeline(
+            self.source(split),
+            batch_size,
+            seed=seed,
+            random_flip=flip,
+            process_index=self.parallel.process_index,
+            process_count=self.parallel.process_count,
+            drop_remainder=False,
+        )
+
+    def pc_sampler(self, trajectory: Trajectory | None = None) -> Callable[[Any, NoiseSource], Samples]:
+        """The predictor-corrector sampler that ``config.sampling`` describes."""
+        sampling = self.config.sampling
+        with _usage_errors():
+            return get_pc_sampler(
+                self.sde,
+                self.apply_fn,
+                get_predictor(sampling.predictor),
+                get_corrector(sampling.corrector),
+                snr=sampling.snr,
+                n_steps=sampling.n_steps_each,
+                probability_flow=sampling.probability_flow,
+                continuous=self.config.training.continuous,
+                denoise=sampling.noise_removal,
+                eps=self.sampling_eps,
+                inverse_scaler=self.inverse_scaler,
+                corrector_norm=sampling.corrector_norm,
+                trajectory=trajectory,
+            )
+
+    @cached_property
+    def sampler(self) -> Callable[[Any, NoiseSource], Samples]:
+        """``sampler(params, noise)`` for either method; compiled once."""
+        method = self.config.sampling.method.lower()
+        if method == "pc":
+            return jax.jit(self.pc_sampler())
+        if method != "ode":
+            raise UsageError(f"sampling.method is {self.config.sampling.method!r}; it must be 'pc' or 'ode'")
+        solve = get_ode_sampler(
+            self.sde,
+            self.apply_fn,
+            denoise=self.config.sampling.noise_removal,
+            eps=self.sampling_eps,
+            inverse_scaler=self.inverse_scaler,
+        )
+        return lambda params, noise: solve(params, self.sde.prior_sampling(noise.prior()[1]))
+
+    @cached_property
+    def likelihood(self) -> Callable[[Any, jax.Array, jax.Array], LikelihoodResult]:
+        """``likelihood(params, data, probe)``: bits/dim of dequantised data in the network's range."""
+        return get_likelihood_fn(self.sde, self.apply_fn, inverse_scaler=self.inverse_scaler)
+
+
+class _usage_errors:
+    """A ValueError or NotImplementedError about a configuration value is the user's to mend: no traceback."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, (ValueError, NotImplementedError)):
+            raise UsageError(str(error)) from error

@@ -1,0 +1,263 @@
+"""Training: the original's loop, made to resume to the same numbers.
+
+    workdir/stdout.txt, tensorboard/, history.csv           log and curves
+    workdir/checkpoints/checkpoint_{step // snapshot_freq}           kept
+    workdir/checkpoints-meta/checkpoint_{step // ..._for_preemption} the newest
+    workdir/samples/iter_{step}_host_{h}/sample.{np,png}             at every kept checkpoint
+
+A checkpoint written at loop index ``s`` holds the state after the updates of that index, before the index's held-out
+loss and snapshot. A resumed run therefore finishes index ``s`` first; both are functions of the state, so nothing
+differs from a run that was never stopped. Batch ``u`` of the data is a function of the seed and ``u``: the updates done
+are the whole data position.
+"""
+
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from score_core.checkpoints import msgpack_format
+from score_core.checkpoints.atomic import atomic_write
+from score_core.checkpoints.store import read_latest, save_checkpoint
+from score_core.data import Prefetcher, image_grid, save_png, to_uint8
+from score_core.errors import UsageError, UserError
+from score_core.jax.noise import LegacyNoise, PerSampleNoise
+from score_core.jax.training import TrainState, get_eval_call, get_train_call
+from score_core.runs.log import RunLog
+from score_core.runs.progress import Progress
+from score_core.runs.signals import GracefulStop
+from score_core.runs.tensorboard import SummaryWriter
+from score_core.runs.workdir import Workdir
+from score_sde.experiment import Experiment
+from score_sde.history import History
+
+__all__ = ["train"]
+
+_logger = logging.getLogger(__name__)
+
+# What may differ from start to start of one work directory without changing a number that training produces.
+_FREE_KEYS = (
+    "eval.*",
+    "data.root",
+    "data.path",
+    "data.download",
+    "data.tfrecords_path",
+    "training.log_freq",
+    "training.snapshot_freq_for_preemption",
+)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Trains until ``config.training.n_iters``, from the newest checkpoint if there is one.
+
+    Arguments:
+        config: complete configuration.
+        workdir: where everything is written; made if missing.
+        force: accept a configuration that differs from the one the work directory was started with.
+
+    Raises:
+        UserError: see its message; nothing that was there is lost.
+        StopRequested: after SIGTERM or SIGINT, once a checkpoint is written.
+    """
+    experiment = Experiment(config)
+    leader = experiment.parallel.process_index == 0
+    with (
+        Workdir(workdir, role="train", exclusive=leader) as folder,
+        RunLog(folder.path / "stdout.txt" if leader else None),
+        GracefulStop() as stop,
+    ):
+        folder.record_config(config, ignore=_FREE_KEYS, may_grow=("training.n_iters",), force=force)
+        _Training(experiment, folder, stop).run()
+
+
+def _check_frequencies(training: ml_collections.ConfigDict) -> None:
+    n = training.n_jitted_steps
+    for key in ("log_freq", "snapshot_freq_for_preemption", "eval_freq", "snapshot_freq"):
+        if training[key] % n:
+            raise UsageError(
+                f"training.{key} is {training[key]}, which training.n_jitted_steps ({n}) does not divide; "
+                f"use a multiple of {n}, or n_jitted_steps 1"
+            )
+
+
+class _Training:
+    """One start of the loop."""
+
+    def __init__(self, experiment: Experiment, folder: Workdir, stop: GracefulStop) -> None:
+        config = experiment.config
+        _check_frequencies(config.training)
+        experiment.parallel.require_one_process("training")
+        self.experiment = experiment
+        self.training = config.training
+        self.folder = folder
+        self.stop = stop
+        self.parallel = experiment.parallel
+        self.parallel.require_divisible(self.training.batch_size, "training.batch_size")
+        self.n_jit = self.training.n_jitted_steps
+        self.leader = self.parallel.process_index == 0
+        batch, seed = self.training.batch_size, config.seed
+        self.train_data = experiment.pipeline("train", batch, seed=seed, flip=config.data.random_flip)
+        self.eval_data = experiment.pipeline("test", batch, seed=seed)
+        self.train_call = get_train_call(experiment.loss_fn, experiment.adam, experiment.prepare)
+        self.eval_call = get_eval_call(experiment.loss_fn, experiment.prepare)
+
+    def run(self) -> None:
+        state, resumed = self._initial_state()
+        first = int(state.step)
+        if resumed and self._is_complete(first):
+            _logger.info("training is complete: %d updates, training.n_iters is %d", first, self.training.n_iters)
+            return
+        self.history = History(self.folder.path / "history.csv" if self.leader else None, resume_at=first)
+        total = self.training.n_iters + 1
+        with (
+            self._summaries(first if resumed else None) as self.summaries,
+            self._batches(first) as batches,
+            Progress(total, initial=first, description="train") as progress,
+        ):
+            if resumed:
+                # The checkpoint was written in the middle of this iteration (see the module's docstring).
+                state = self._finish_iteration(state, first - self.n_jit)
+            _logger.info("Starting training loop at step %d.", first)
+            for step in range(first, total, self.n_jit):
+                state, losses = self.train_call(state, next(batches))
+                values = self._log_loss(step, losses) if step % self.training.log_freq == 0 else {}
+                progress.update(self.n_jit, **values)
+                if step != 0 and step % self.training.snapshot_freq_for_preemption == 0:
+                    self._save_for_preemption(state, step)
+                if self.stop.requested:
+                    self._save_for_preemption(state, step)
+                    self.stop.exit()
+                state = self._finish_iteration(state, step)
+
+    def _initial_state(self) -> tuple[TrainState, bool]:
+        seed = jax.random.PRNGKey(self.experiment.config.seed)
+        found = read_latest(self.folder.path / "checkpoints-meta", decode=msgpack_format.loads)
+        if found is None:
+            state = self.experiment.init_state(seed)
+            # parity: the original folds the process number into the loop's key; ours is shared by all processes
+            state = state._replace(rng=jax.random.fold_in(state.rng, 0))
+            return self.parallel.replicate(state), False
+        _logger.info("resuming from %s", found.path)
+        return self.parallel.replicate(self.experiment.load_state(found.path)), True
+
+    def _is_complete(self, first: int) -> bool:
+        """Whether the last checkpoint and its samples are there; a run killed between the two is not complete."""
+        step = self.training.n_iters
+        number = step // self.training.snapshot_freq
+        saved = self.folder.path / "checkpoints" / f"checkpoint_{number}"
+        sample = self.folder.path / "samples" / f"iter_{step}_host_{self.parallel.process_index}" / "sample.png"
+        return first > step and saved.exists() and (sample.exists() or not self.training.snapshot_sampling)
+
+    def _batches(self, first: int) -> Prefetcher[Any]:
+        def stack(call: int) -> Any:
+            """Device arrays of the images of updates ``call * n_jit ..``, uint8 ``[n_jit, B, H, W, C]``."""
+            images = [self.train_data.batch(call * self.n_jit + j).image for j in range(self.n_jit)]
+            return self.parallel.shard(np.stack(images), axis=1)
+
+        return Prefetcher(stack, first // self.n_jit)
+
+    def _summaries(self, purge_step: int | None) -> Any:
+        if not self.leader:
+            return _NoSummaries()
+        return SummaryWriter(self.folder.path / "tensorboard", purge_step=purge_step)
+
+    def _log_loss(self, step: int, losses: jax.Array) -> dict[str, float]:
+        loss = float(jnp.mean(losses))
+        self._require_finite(loss, step)
+        _logger.info("step: %d, training_loss: %.5e", step, loss)
+        self.summaries.scalar("training_loss", loss, step)
+        self.history.add(step, training_loss=loss)
+        return {"loss": loss}
+
+    def _require_finite(self, value: float, step: int) -> None:
+        if not np.isfinite(value):
+            raise UserError(
+                f"the loss or a parameter is {value} at step {step}. No checkpoint was written after the last good one; "
+                "lower optim.lr, keep optim.grad_clip positive, or look at the data, and start again to go on from it"
+            )
+
+    def _finish_iteration(self, state: TrainState, step: int) -> TrainState:
+        """The held-out loss and the snapshot of loop index ``step``; both advance the state's key."""
+        training = self.training
+        if step % training.eval_freq == 0:
+            state = self._evaluate(state, step)
+        if (step != 0 and step % training.snapshot_freq == 0) or step == training.n_iters:
+            self._save(state, step, "checkpoints", step // training.snapshot_freq, keep=None)
+            if training.snapshot_sampling:
+                state = self._sample(state, step)
+        return state
+
+    def _evaluate(self, state: TrainState, step: int) -> TrainState:
+        first = step // self.training.eval_freq * self.n_jit
+        images = np.stack([self.eval_data.batch(first + j).image for j in range(self.n_jit)])
+        rng, losses = self.eval_call(state.rng, state.params_ema, self.parallel.shard(images, axis=1))
+        loss = float(jnp.mean(losses))
+        _logger.info("step: %d, eval_loss: %.5e", step, loss)
+        self.summaries.scalar("eval_loss", loss, step)
+        self.history.add(step, eval_loss=loss)
+        return state._replace(rng=rng)
+
+    def _save_for_preemption(self, state: TrainState, step: int) -> None:
+        number = step // self.training.snapshot_freq_for_preemption
+        # one more than the original keeps, so that a damaged file has a predecessor
+        self._save(state, step, "checkpoints-meta", number, keep=2)
+
+    def _save(self, state: TrainState, step: int, name: str, number: int, *, keep: int | None) -> None:
+        self._require_finite(float(_sum(state.params)), step)
+        if self.leader:
+            path = save_checkpoint(self.folder.folder(name), self.experiment.encode_state(state), number, keep=keep)
+            _logger.info("saved %s", path)
+
+    def _sample(self, state: TrainState, step: int) -> TrainState:
+        """Draws ``training.batch_size`` images with the averaged parameters and writes them."""
+        config = self.experiment.config
+        rng, key = jax.random.split(state.rng)
+        shape = self.experiment.image_shape
+        batch = self.training.batch_size
+        if config.sampling.legacy_rng:
+            noise = LegacyNoise(key, (batch, *shape))
+        else:
+            noise = PerSampleNoise(key, self.parallel.shard_range(batch), shape)
+        images = self.parallel.gather(self.experiment.sampler(state.params_ema, noise).images)
+        if self.leader:
+            folder = self.folder.folder("samples", f"iter_{step}_host_{self.parallel.process_index}")
+            _write_samples(folder, images)
+            self.summaries.image("samples", image_grid(images), step)
+        return state._replace(rng=rng)
+
+
+@jax.jit
+def _sum(params: Any) -> jax.Array:
+    """Not finite if any parameter is not."""
+    return sum((jnp.sum(leaf * 0.0) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
+
+
+def _write_samples(folder: Path, images: np.ndarray) -> None:
+    """``sample.np`` (NumPy format, uint8 ``[1, B, H, W, C]``) and the grid ``sample.png``."""
+    buffer = io.BytesIO()
+    # parity: the name's ending and the leading device axis are the original's
+    np.save(buffer, to_uint8(images)[None])
+    atomic_write(folder / "sample.np", buffer.getvalue())
+    save_png(folder / "sample.png", image_grid(images))
+
+
+class _NoSummaries:
+    """What processes other than the first write: nothing."""
+
+    def scalar(self, *_: Any) -> None:
+        pass
+
+    def image(self, *_: Any) -> None:
+        pass
+
+    def __enter__(self) -> "_NoSummaries":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
