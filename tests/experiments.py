@@ -5,6 +5,7 @@ from typing import Any
 import goldens
 import jax
 import jax.numpy as jnp
+
 from score_sde.configs.load import load_config
 from score_sde.experiment import Experiment
 

@@ -34,7 +34,7 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     ``n ~ RandomState(crc32(name))``; two or more dimensions: ``n / sqrt(size / max(shape))``;
     fewer: ``0.1 n``, plus 1 if the name's last component is weight, scale, gamma or alpha.
     """
-    n = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(size=shape)  # noqa: NPY002 - the rule names it
+    n = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(size=shape)
     if len(shape) >= 2:
         value = n / np.sqrt(np.prod(shape) / max(shape))
     else:

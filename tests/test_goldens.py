@@ -7,7 +7,7 @@ import numpy as np
 
 
 def draw(name, shape):
-    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(size=shape)  # noqa: NPY002
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(size=shape)
 
 
 def test_matrices_are_scaled_by_their_smaller_size():

@@ -38,7 +38,9 @@ def test_lock_matches_the_resolver():
     uv = shutil.which("uv")
     assert uv, "uv is needed for this test: pip install uv"
     # without --offline: resolving needs the package index, which every machine that installed the project can reach
-    result = run(uv, "export", "--quiet", "--all-packages", "--all-groups", "--all-extras", "--no-header", "--no-emit-workspace")
+    result = run(
+        uv, "export", "--quiet", "--all-packages", "--all-groups", "--all-extras", "--no-header", "--no-emit-workspace"
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout == (ROOT / "requirements.lock").read_text(), (
         "requirements.lock differs from the resolver's answer; write it anew with:\n"

@@ -4,6 +4,7 @@ import shutil
 
 import experiments
 import pytest
+
 from score_sde.__main__ import main
 
 

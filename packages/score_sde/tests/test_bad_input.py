@@ -10,6 +10,7 @@ import time
 
 import experiments
 import pytest
+
 from score_sde.__main__ import main
 
 

@@ -10,6 +10,7 @@ import time
 import experiments
 import numpy as np
 import pytest
+
 from score_core.runs.results import read_results
 from score_sde.history import read_history
 

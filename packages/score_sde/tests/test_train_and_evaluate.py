@@ -6,6 +6,7 @@ import experiments
 import numpy as np
 import pytest
 from PIL import Image
+
 from score_core.checkpoints import msgpack_format
 from score_core.runs.results import read_results
 from score_sde.__main__ import main
@@ -14,7 +15,10 @@ from score_sde.history import read_history
 
 def test_training_writes_the_originals_files(trained):
     assert (trained / "checkpoints" / "checkpoint_1").is_file()
-    assert sorted(p.name for p in (trained / "checkpoints-meta").glob("checkpoint_*")) == ["checkpoint_2", "checkpoint_3"]
+    assert sorted(p.name for p in (trained / "checkpoints-meta").glob("checkpoint_*")) == [
+        "checkpoint_2",
+        "checkpoint_3",
+    ]
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
     samples = np.load(trained / "samples" / "iter_12_host_0" / "sample.np")
     assert samples.dtype == np.uint8
@@ -86,7 +90,9 @@ def test_evaluation_counts_every_image_and_records_every_number(trained):
     before = json.loads((trained / "results.json").read_text())
     assert main([f"--workdir={trained}", "--mode=eval", *flags]) == 0
     again = json.loads((trained / "results.json").read_text())
-    assert [(r["metric"], r["value"]) for r in again["results"]] == [(r["metric"], r["value"]) for r in before["results"]]
+    assert [(r["metric"], r["value"]) for r in again["results"]] == [
+        (r["metric"], r["value"]) for r in before["results"]
+    ]
     ode = [
         *flags,
         "--config.sampling.method=ode",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from score_core.jax.training import Adam, create_state, get_train_call, get_update_fn
 
 GOLDEN = goldens.load("score_sde", "train_steps.npz")

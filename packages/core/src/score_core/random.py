@@ -55,7 +55,11 @@ class NoiseSource(Protocol):
 
 
 class RecordedNoise(NamedTuple):
-    """A noise source that replays arrays: ``x_T [B, ...]``, ``correctors [N, n_steps, B, ...]``, ``predictors [N, B, ...]``."""
+    """A noise source that replays arrays.
+
+    Attributes:
+        x_T: ``[B, ...]``. correctors: ``[N, n_steps, B, ...]``. predictors: ``[N, B, ...]``.
+    """
 
     x_T: Any
     correctors: Any

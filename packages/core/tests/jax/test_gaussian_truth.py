@@ -1,4 +1,4 @@
-"""Truth beyond parity: for Gaussian data the exact score is known, and so is everything a sampler or likelihood returns.
+"""Truth beyond parity: for Gaussian data the exact score is known, and so is what samplers and likelihood return.
 
 x_0 ~ N(m, s^2) per dimension gives x_t ~ N(a m, a^2 s^2 + std^2) with the kernel's a(t), std(t).
 """
@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+
 from score_core.correctors import get_corrector
 from score_core.data.scalers import get_data_inverse_scaler
 from score_core.jax.likelihood import get_likelihood_fn
 from score_core.jax.noise import PerSampleNoise, probe
 from score_core.jax.sampling import get_ode_sampler, get_pc_sampler
 from score_core.predictors import get_predictor
-from score_core.sdes import VESDE, SubVPSDE, VPSDE
+from score_core.sdes import VESDE, VPSDE, SubVPSDE
 
 SHAPE = (2, 2, 3)
 MEAN = jnp.linspace(-0.4, 0.5, 12).reshape(SHAPE)
@@ -49,11 +50,11 @@ def marginal(name, t):
 
 @pytest.mark.parametrize("name", SDES)
 def test_bits_per_dim_equal_the_closed_form(name):
-    """Every image to 1e-3 bits/dim against the flow's own end points, and the mean over images against the data's density.
+    """Every image to 1e-3 bits/dim against the flow's own end points, and the mean against the data's density.
 
     With a diagonal Jacobian the Rademacher estimate has no variance. The flow runs from eps to T, so an image's value
-    is log p_eps(x) + log prior(z) - log p_T(z) with the known map x -> z; the two approximations (eps > 0, p_T is nearly
-    the prior) are part of the method and shift single images by up to 6e-3 and the mean by 2e-4.
+    is log p_eps(x) + log prior(z) - log p_T(z) with the known map x -> z; the two approximations (eps > 0, p_T is
+    nearly the prior) are part of the method and shift single images by up to 6e-3 and the mean by 2e-4.
     """
     n, eps = 64, 1e-5
     data = MEAN + SCALE * jax.random.normal(jax.random.PRNGKey(0), (n, *SHAPE))

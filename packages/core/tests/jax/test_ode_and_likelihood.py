@@ -5,16 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from score_core.data.scalers import get_data_inverse_scaler
 from score_core.jax.likelihood import get_likelihood_fn
 from score_core.jax.noise import probe
 from score_core.jax.sampling import get_ode_sampler
-from score_core.sdes import VESDE, SubVPSDE, VPSDE
+from score_core.sdes import VESDE, VPSDE, SubVPSDE
 
 GOLDEN = goldens.load("core", "ode_likelihood.npz")
 FACTS = goldens.load("core", "ode_likelihood.json")
-# The golden README allows "a few" evaluations: VP's float32 std at small times decides borderline step sizes, in SciPy's
-# solver as in ours. Two attempted steps (six evaluations each); none for VE, which is well conditioned.
+# The golden README allows "a few" evaluations: VP's float32 std at small times decides borderline step sizes, in
+# SciPy's solver as in ours. Two attempted steps (six evaluations each); none for VE, which is well conditioned.
 NFE_SLACK = {"ve": 0, "vp": 12, "subvp": 12}
 EPS = {"ve": 1e-5, "vp": 1e-3, "subvp": 1e-3}
 

@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from score_core.correctors import get_corrector
 from score_core.data.scalers import get_data_inverse_scaler
 from score_core.jax.noise import LegacyNoise, PerSampleNoise
 from score_core.jax.sampling import Trajectory, get_pc_sampler
 from score_core.predictors import get_predictor
 from score_core.random import RecordedNoise
-from score_core.sdes import VESDE, SubVPSDE, VPSDE
+from score_core.sdes import VESDE, VPSDE, SubVPSDE
 
 GOLDEN = goldens.load("core", "pc_sampler.npz")
 FACTS = goldens.load("core", "pc_sampler.json")

@@ -1,1 +1,1 @@
-"""Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., NeurIPS 2021) and Maximum Likelihood Training for Score-Based Diffusion ODEs by High-Order Denoising Score Matching (Lu et al., ICML 2022)."""
+"""Maximum-likelihood training of score-based models (Song et al. 2021) and of their ODEs (Lu et al. 2022)."""

@@ -15,11 +15,11 @@ USAGE = """usage: python -m score_sde [--config=NAME_OR_PATH] [--workdir=DIR] [-
 
 Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., ICLR 2021).
 
-  --config=NAME_OR_PATH      packaged experiment (vp/cifar10_ddpmpp_continuous, configs/ve/ffhq_256_ncsnpp_continuous.py,
+  --config=NAME_OR_PATH      packaged experiment (vp/cifar10_ddpmpp_continuous, configs/ve/cifar10_ncsnpp_continuous.py,
                              digits, photos) or your own python file with get_config(); default: digits (embedded data)
   --config.section.key=V     change any key, e.g. --config.training.batch_size=64 --config.data.dataset=photos
   --workdir=DIR              where everything is written; default: runs/score_sde/<config>
-  --mode=train|eval          train (default; resumes by itself), or evaluate checkpoints eval.begin_ckpt .. eval.end_ckpt
+  --mode=train|eval          train (default; resumes by itself), or evaluate checkpoints eval.begin_ckpt..end_ckpt
   --eval_folder=NAME         folder of results inside the work directory; default: eval
   --wait                     wait for checkpoints that are not there yet (the original always does)
   --force                    go on although the configuration differs from the one the folder was started with

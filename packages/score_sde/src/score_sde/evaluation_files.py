@@ -1,4 +1,4 @@
-"""What the parts of an evaluation share: the folder, the files of rounds, the chain of keys, and how a number is recorded."""
+"""What the parts of an evaluation share: its folder, the files of rounds, the chain of keys, recording a number."""
 
 import io
 import math

@@ -102,7 +102,7 @@ def _picture(session: Session, folder: Path) -> None:
 
 
 def _stretch(frames: np.ndarray) -> np.ndarray:
-    """Frames ``[n, ...]`` in [0, 1], each over its own range where that is wider: VE's noise would be black and white."""
+    """Frames ``[n, ...]`` in [0, 1], each over its own range where that is wider, as VE's noise is."""
     axes = tuple(range(1, frames.ndim))
     low = np.minimum(frames.min(axis=axes, keepdims=True), 0)
     high = np.maximum(frames.max(axis=axes, keepdims=True), 1)

@@ -178,7 +178,7 @@ class _Training:
     def _require_finite(self, value: float, step: int) -> None:
         if not np.isfinite(value):
             raise UserError(
-                f"the loss or a parameter is {value} at step {step}. No checkpoint was written after the last good one; "
+                f"the loss or a parameter is {value} at step {step}. No checkpoint follows the last good one; "
                 "lower optim.lr, keep optim.grad_clip positive, or look at the data, and start again to go on from it"
             )
 

@@ -1,1 +1,4 @@
-"""A Variational Perspective on Diffusion-Based Generative Models and Score Matching (Huang, Lim and Courville, NeurIPS 2021)."""
+"""A Variational Perspective on Diffusion-Based Generative Models and Score Matching.
+
+Huang, Lim and Courville, NeurIPS 2021.
+"""

@@ -1,9 +1,9 @@
 """Noise sources and probes in JAX.
 
 :class:`PerSampleNoise` is a counter: the array of sample ``b`` for role ``r`` at step ``i``, iteration ``k`` is drawn
-with the key ``fold(fold(fold(key, index_b), r), i * 2**12 + k)``. It depends on the sample's index alone, so a sample is the same
-whatever the batch size, the number of devices or the number of processes. :class:`LegacyNoise` is the chain of split
-keys of the original code, which draws a whole batch at a time.
+with the key ``fold(fold(fold(key, index_b), r), i * 2**12 + k)``. It depends on the sample's index alone, so a sample
+is the same whatever the batch size, the number of devices or the number of processes. :class:`LegacyNoise` is the chain
+of split keys of the original code, which draws a whole batch at a time.
 """
 
 from dataclasses import dataclass

@@ -116,9 +116,7 @@ def integrate_scipy(
         return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
     def parts_of(y: np.ndarray) -> State:
-        return tuple(
-            jnp.asarray(p.reshape(s), jnp.float32) for p, s in zip(np.split(y, ends), shapes, strict=True)
-        )
+        return tuple(jnp.asarray(p.reshape(s), jnp.float32) for p, s in zip(np.split(y, ends), shapes, strict=True))
 
     solution = scipy_integrate.solve_ivp(
         lambda t, y: flat(derivative(args, jnp.float32(t), parts_of(y))),

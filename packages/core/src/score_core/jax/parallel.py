@@ -47,7 +47,9 @@ class Parallel:
             UserError: there are several.
         """
         if self.process_count > 1:
-            raise UserError(f"{what} runs in one process, not in {self.process_count}; start it without jax.distributed")
+            raise UserError(
+                f"{what} runs in one process, not in {self.process_count}; start it without jax.distributed"
+            )
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of every leaf on every device."""

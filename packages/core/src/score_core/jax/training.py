@@ -24,7 +24,17 @@ from score_core.parameterization import get_score_fn
 from score_core.random import Role
 from score_core.sdes import SDE, VESDE, VPSDE
 
-__all__ = ["Adam", "TrainState", "create_state", "get_eval_call", "get_loss_fn", "get_train_call", "get_update_fn", "state_from_tree", "state_to_tree"]
+__all__ = [
+    "Adam",
+    "TrainState",
+    "create_state",
+    "get_eval_call",
+    "get_loss_fn",
+    "get_train_call",
+    "get_update_fn",
+    "state_from_tree",
+    "state_to_tree",
+]
 
 TrainApplyFn = Callable[..., jax.Array]
 """``apply_fn(params, x, labels, dropout_key=None) -> out``; a key means training mode."""
@@ -79,7 +89,9 @@ class Adam(NamedTuple):
             grads = jax.tree.map(lambda g: g * (self.grad_clip / jnp.maximum(norm, self.grad_clip)), grads)
         updates, adam = self.transform().update(grads, state.adam)
         decay = self.weight_decay
-        params = jax.tree.map(lambda p, u: p - lr * u - (lr * decay) * p if decay else p - lr * u, state.params, updates)
+        params = jax.tree.map(
+            lambda p, u: p - lr * u - (lr * decay) * p if decay else p - lr * u, state.params, updates
+        )
         return params, adam  # type: ignore[return-value]
 
 
@@ -162,7 +174,9 @@ def get_update_fn(loss_fn: LossFn, adam: Adam, prepare: Prepare) -> UpdateFn:
         ``update((key, state), images [B, H, W, C]) -> ((key, state), loss)``; the key is split once.
     """
 
-    def update(carry: tuple[jax.Array, TrainState], images: jax.Array) -> tuple[tuple[jax.Array, TrainState], jax.Array]:
+    def update(
+        carry: tuple[jax.Array, TrainState], images: jax.Array
+    ) -> tuple[tuple[jax.Array, TrainState], jax.Array]:
         key, state = carry
         key, step_key = jax.random.split(key)
         x0 = prepare(images, _data_key(step_key))
@@ -188,8 +202,8 @@ def get_train_call(
             default the faster one for the back end. The numbers are the same.
 
     Returns:
-        ``call(state, batches [n_jitted_steps, B, H, W, C] uint8) -> (state, losses [n_jitted_steps])``. The state that is
-        handed in is donated: do not use it again.
+        ``call(state, batches [n_jitted_steps, B, H, W, C] uint8) -> (state, losses [n_jitted_steps])``. The state that
+        is handed in is donated: do not use it again.
     """
 
     update = get_update_fn(loss_fn, adam, prepare)

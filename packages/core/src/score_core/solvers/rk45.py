@@ -7,10 +7,11 @@ One attempt with step :math:`h` from :math:`(t, y)`, :math:`k_1 = f(t, y)` known
     y' = y + h \sum_{s \le 6} b_s k_s, \qquad k_7 = f(t + h, y'), \qquad
     e = h \sum_{s \le 7} e_s k_s,
 
-error norm :math:`\|e\| = \mathrm{rms}\big(e / (\mathrm{atol} + \mathrm{rtol} \max(|y|, |y'|))\big)` over *all* components of
-the state, accepted if it is below one. The next step is :math:`h` times :math:`0.9 \|e\|^{-1/5}`, clipped to [0.2, 10] (at
-most 1 right after a rejection). Every rule is the one of ``scipy.integrate.solve_ivp(method="RK45")``, so the number of
-function evaluations is the one that the original codes print; only the state's precision is the caller's.
+error norm :math:`\|e\| = \mathrm{rms}\big(e / (\mathrm{atol} + \mathrm{rtol} \max(|y|, |y'|))\big)` over *all*
+components of the state, accepted if it is below one. The next step is :math:`h` times :math:`0.9 \|e\|^{-1/5}`,
+clipped to [0.2, 10] (at most 1 right after a rejection). Every rule is the one of
+``scipy.integrate.solve_ivp(method="RK45")``, so the number of function
+evaluations is the one that the original codes print; only the state's precision is the caller's.
 
 A state ``y`` is a tuple of arrays that are integrated together. :func:`attempt` has no data-dependent branch: it can be
 the body of ``jax.lax.while_loop`` or of a Python loop.
@@ -113,7 +114,7 @@ def start(fun: Derivative, t0: Any, y0: State, t1: float, rtol: float, atol: flo
 
 
 def unfinished(state: SolverState, t1: float) -> Any:
-    """Whether ``t1`` is still ahead (scalar bool array). A step size that has shrunk to nothing or NaN ends the integration."""
+    """Whether ``t1`` is still ahead (scalar bool array); a vanished step size ends the integration."""
     xp = namespace(state.t)
     return xp.logical_and(state.t != t1, state.h > 0)
 

@@ -21,20 +21,21 @@ def get_config() -> ml_collections.ConfigDict:
                 "random_flip": False,  # a mirrored digit is not a digit
             },
             "model": {
-                "nf": 32,
+                "nf": 16,
                 "ch_mult": (1, 2),
                 "num_res_blocks": 1,
                 "attn_resolutions": (8,),
-                "ema_rate": 0.999,  # a memory of 1,000 steps: the published 0.9999 would outlast the run
+                "num_scales": 200,
+                "ema_rate": 0.995,  # a memory of 200 steps: the published 0.9999 would outlast the run
             },
-            "optim": {"warmup": 500},
+            "optim": {"lr": 1e-3, "warmup": 100},
             "training": {
                 "batch_size": 64,
-                "n_iters": 4000,
+                "n_iters": 2500,
                 "n_jitted_steps": 1,
-                "snapshot_freq": 4000,
-                "snapshot_freq_for_preemption": 500,
-                "eval_freq": 200,
+                "snapshot_freq": 2500,
+                "snapshot_freq_for_preemption": 250,
+                "eval_freq": 100,
             },
             "eval": {
                 "begin_ckpt": 1,

@@ -98,7 +98,9 @@ def load(request: Request) -> ArraySource:
     """The images of the npz file ``path``."""
     path = request.path
     if path is None or not path.is_file():
-        raise MissingDataError(request.dataset, path, "your images into an npz file and name it with --config.data.path")
+        raise MissingDataError(
+            request.dataset, path, "your images into an npz file and name it with --config.data.path"
+        )
     images, labels, divide = _load_arrays(path, request.split)
     num_classes = None if labels is None or not len(labels) else int(labels.max()) + 1
     if divide:
