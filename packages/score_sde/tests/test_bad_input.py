@@ -156,7 +156,7 @@ def test_training_falls_back_to_the_previous_checkpoint(trained):
 def test_a_changed_configuration_is_refused_with_the_difference(capsys, trained):
     status, error = run(capsys, f"--workdir={trained}", *experiments.tiny_flags(optim__lr=0.01))
     assert status == 2
-    assert "optim.lr: 0.0002 -> 0.01" in error
+    assert "optim.lr: 0.001 -> 0.01" in error
     assert main([f"--workdir={trained}", *experiments.tiny_flags(optim__lr=0.01), "--force"]) == 0
 
 

@@ -11,8 +11,8 @@ import experiments
 import numpy as np
 import pytest
 
+from score_core.runs.history import read_history
 from score_core.runs.results import read_results
-from score_sde.history import read_history
 
 FLAGS = experiments.tiny_flags(
     training__n_iters=60,
@@ -60,7 +60,7 @@ def kill_at_random_moments(folder, *flags, marker, kills, rng):
 
 
 def losses(folder):
-    return [(r["step"], r["training_loss"], r["eval_loss"]) for r in read_history(folder / "history.csv")]
+    return [row[:3] for row in read_history(folder / "history.csv")]
 
 
 @pytest.mark.slow

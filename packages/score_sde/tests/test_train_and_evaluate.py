@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from score_core.checkpoints import msgpack_format
+from score_core.runs.history import read_history
 from score_core.runs.results import read_results
 from score_sde.__main__ import main
-from score_sde.history import read_history
 
 
 def test_training_writes_the_originals_files(trained):
@@ -46,8 +46,8 @@ def test_the_checkpoint_has_the_originals_tree(trained):
 
 def test_history_holds_every_logged_step(trained):
     rows = read_history(trained / "history.csv")
-    assert [int(row["step"]) for row in rows if row["training_loss"]] == list(range(13))
-    assert [int(row["step"]) for row in rows if row["eval_loss"]] == [0, 4, 8, 12]
+    assert [row.step for row in rows if row.training_loss is not None] == list(range(13))
+    assert [row.step for row in rows if row.eval_loss is not None] == [0, 4, 8, 12]
 
 
 def test_training_again_finds_nothing_to_do(trained, caplog):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from score_core.errors import UserError
-from score_core.repro.figures import COLUMNS, curve_figure, data_uri, grid_figures, read_history
+from score_core.repro.figures import curve_figure, data_uri, grid_figures, losses_of
 
-HEADER = ",".join(COLUMNS) + "\n"
+HEADER = "step,training_loss,eval_loss,seconds\n"
 
 
 def save_grid(file: Path, value: int, size: int = 20) -> None:
@@ -50,13 +50,13 @@ def test_pictures_of_the_evaluation_stand_for_those_of_training(tmp_path: Path):
 
 def test_no_pictures_in_an_empty_folder(tmp_path: Path):
     assert grid_figures(tmp_path) == []
-    assert read_history(tmp_path / "history.csv") is None
+    assert losses_of(tmp_path / "history.csv") is None
 
 
 def test_a_history_with_a_repeated_part_and_a_cut_last_line(tmp_path: Path):
     file = tmp_path / "history.csv"
     file.write_text(HEADER + "0,1.0,,0.1\n0,,2.0,0.2\n50,0.5,,1\n100,0.4,0.6,2\n50,0.45,,1\n100,0.35,,2\n150,0.")
-    history = read_history(file)
+    history = losses_of(file)
     assert history is not None
     assert history.steps == [0, 50, 100]
     assert history.training_loss == [1.0, 0.45, 0.35]
@@ -66,7 +66,7 @@ def test_a_history_with_a_repeated_part_and_a_cut_last_line(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", "step,tr", HEADER, HEADER + "0,,2.0,0.1\n"])
 def test_a_history_without_a_complete_line_is_none(tmp_path: Path, text: str):
     (tmp_path / "history.csv").write_text(text)
-    assert read_history(tmp_path / "history.csv") is None
+    assert losses_of(tmp_path / "history.csv") is None
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_a_history_without_a_complete_line_is_none(tmp_path: Path, text: str):
 def test_a_history_that_cannot_be_read_is_an_error(tmp_path: Path, text: str, message: str):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        read_history(tmp_path / "history.csv")
+        losses_of(tmp_path / "history.csv")
 
 
 @pytest.mark.parametrize("losses", ["0,1.0,2.0,0\n50,0.5,,1\n", "0,-1.0,,0\n", "0,nan,,0\n50,1.0,nan,1\n"])
 def test_the_curve_is_drawn_for_both_colour_schemes(tmp_path: Path, losses: str):
     (tmp_path / "history.csv").write_text(HEADER + losses)
-    history = read_history(tmp_path / "history.csv")
+    history = losses_of(tmp_path / "history.csv")
     assert history is not None
     figure = curve_figure(history)
     light, dark = shown(figure.light), shown(figure.dark)

@@ -28,6 +28,7 @@ from score_core.checkpoints.store import find_checkpoint
 from score_core.data import Batch, Pipeline
 from score_core.errors import UsageError
 from score_core.jax.noise import probe, uniform_per_sample
+from score_core.metrics import get_extractor
 from score_core.random import Role
 from score_core.runs.log import RunLog
 from score_core.runs.progress import Progress
@@ -96,6 +97,9 @@ class _Evaluation:
         self.loss_data = experiment.pipeline("test", batch_size, seed=seed)
         self.bpd_data = experiment.pipeline(self.split, batch_size, seed=seed)
         self.losses = jax.jit(self._losses)
+        if self.eval.enable_sampling:
+            # An unknown rule or extractor is said now, not after hours of bits/dim.
+            _ = experiment.sampler, get_extractor(self.eval.extractor)
 
     def _bpd_protocol(self) -> tuple[str, int]:
         """The split and how often it is evaluated, each time with new dequantisation noise."""

@@ -29,13 +29,13 @@ from score_core.data import Prefetcher, image_grid, save_png, to_uint8
 from score_core.errors import UsageError, UserError
 from score_core.jax.noise import LegacyNoise, PerSampleNoise
 from score_core.jax.training import TrainState, get_eval_call, get_train_call
+from score_core.runs.history import History
 from score_core.runs.log import RunLog
 from score_core.runs.progress import Progress
 from score_core.runs.signals import GracefulStop
 from score_core.runs.tensorboard import SummaryWriter
 from score_core.runs.workdir import Workdir
 from score_sde.experiment import Experiment
-from score_sde.history import History
 
 __all__ = ["train"]
 
@@ -99,6 +99,8 @@ class _Training:
         self.stop = stop
         self.parallel = experiment.parallel
         self.parallel.require_divisible(self.training.batch_size, "training.batch_size")
+        if self.training.snapshot_sampling:
+            _ = experiment.sampler  # an unknown rule is said now, not after the first 50,000 updates
         self.n_jit = self.training.n_jitted_steps
         self.leader = self.parallel.process_index == 0
         batch, seed = self.training.batch_size, config.seed

@@ -1,26 +1,17 @@
 """The pictures of a report, as PNG files in memory: sample grids and the training curve.
 
-Training writes ``history.csv`` into the work directory, a line for each loss it logs, with the other one left empty:
-
-    step,training_loss,eval_loss,seconds
-    0,1.03125e+00,,0.9
-    0,,1.01220e+00,1.1
-    50,2.11400e-01,,3.4
-
-Of two losses of one kind at one step, the later line holds.
+Of two losses of one kind at one step in ``history.csv``, the later line holds.
 """
 
 import base64
-import csv
 import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from score_core.errors import UserError
+from score_core.runs.history import read_history
 
 HISTORY = "history.csv"
-COLUMNS = ("step", "training_loss", "eval_loss", "seconds")
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class History:
+class Losses:
     """The losses of a training run, by ascending step."""
 
     steps: list[int]
@@ -102,36 +93,22 @@ def _grid_figure(file: Path, alt: str, caption: str) -> Figure:
     return Figure(png, png, width * factor, height * factor, alt, caption, pixelated=factor > 1)
 
 
-def read_history(file: Path) -> History | None:
+def losses_of(file: Path) -> Losses | None:
     """The losses in a ``history.csv``; None if there is no such file or no training loss in it yet.
 
     Raises:
         UserError: a line cannot be read.
     """
-    if not file.exists():
-        return None
-    text = file.read_text("utf-8")
-    complete = text[: text.rfind("\n") + 1]  # a process killed while writing leaves part of a line
-    header, *lines = csv.reader(io.StringIO(complete)) if complete else [list(COLUMNS)]
-    if tuple(header) != COLUMNS:
-        raise UserError(f"{file}: the columns are {','.join(header)}, expected {','.join(COLUMNS)}.")
-    training, evaluation = {}, {}
-    for number, line in enumerate(lines, start=2):
-        try:
-            step, training_loss, eval_loss, _seconds = line
-            if training_loss:
-                training[int(step)] = float(training_loss)
-            if eval_loss:
-                evaluation[int(step)] = float(eval_loss)
-        except ValueError as error:
-            raise UserError(f"{file}, line {number}: {error}, expected {','.join(COLUMNS)}.") from error
+    rows = read_history(file)
+    training = {row.step: row.training_loss for row in rows if row.training_loss is not None}
+    evaluation = {row.step: row.eval_loss for row in rows if row.eval_loss is not None}
     if not training:
         return None
     steps, eval_steps = sorted(training), sorted(evaluation)
-    return History(steps, [training[s] for s in steps], eval_steps, [evaluation[s] for s in eval_steps])
+    return Losses(steps, [training[s] for s in steps], eval_steps, [evaluation[s] for s in eval_steps])
 
 
-def curve_figure(history: History) -> Figure:
+def curve_figure(history: Losses) -> Figure:
     """The training and evaluation losses against the step."""
     last = f"{history.training_loss[-1]:.4g}"
     return Figure(
@@ -148,7 +125,7 @@ def curve_figure(history: History) -> Figure:
 _WIDTH, _HEIGHT, _DOTS = 640, 300, 2  # CSS pixels, and image pixels for each
 
 
-def _plot(history: History, *, ink: str, grid: str, colours: tuple[str, str]) -> bytes:
+def _plot(history: Losses, *, ink: str, grid: str, colours: tuple[str, str]) -> bytes:
     # The object interface: no pyplot, hence no global state and no choice of a window system.
     from matplotlib.figure import Figure as Canvas
 
