@@ -62,6 +62,7 @@ def test_wrong_flags_are_usage_errors(capsys, tmp_path, flags, message):
         (["--config.training.sde=vexsde"], "vpsde, subvpsde or vesde"),
         (["--config.model.name=ncsnq"], "ncsnpp"),
         (["--config.optim.optimizer=SGD"], "Adam"),
+        (["--config.training.dtype=float16"], "bfloat16"),
         (["--config.training.n_jitted_steps=5"], "training.log_freq is 1"),
         (["--config.training.continuous=False", "--config.training.likelihood_weighting=True"], "continuous = True"),
         (["--config.sampling.predictor=jump"], "reverse_diffusion"),

@@ -96,6 +96,22 @@ def test_the_first_update_with_warm_up_changes_nothing():
     assert int(after.step) == 1
 
 
+def test_bfloat16_arithmetic_keeps_float32_parameters_and_nearly_the_loss():
+    facts = FACTS["ve_cont_warmup3"]
+    x = jnp.asarray(GOLDEN["ve_cont_warmup3/step0/x"])
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        experiment = experiments.golden_experiment(
+            facts | {"overrides": facts["overrides"] | {"training.dtype": dtype}}
+        )
+        params = experiments.filled_params(experiment)
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+        losses[dtype] = experiment.loss_fn(params, jax.random.PRNGKey(0), x, True)
+        assert losses[dtype].dtype == jnp.float32
+    assert not np.array_equal(losses["bfloat16"], losses["float32"])
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.05)
+
+
 @pytest.mark.parametrize("n_jitted_steps", [1, 3])
 def test_scanned_and_host_driven_loops_are_equal(n_jitted_steps):
     experiment = experiments.golden_experiment(FACTS["ve_cont_warmup3"])

@@ -28,9 +28,9 @@ _FRAMES, _CHAINS = 8, 8  # columns and rows of trajectory_{k}.png
 
 
 def sampling_rounds(experiment: Experiment) -> int:
-    """Rounds of ``eval.batch_size`` samples."""
-    # parity: one round more than needed even when the batch size divides the number of samples
-    return experiment.config.eval.num_samples // experiment.config.eval.batch_size + 1
+    """Rounds of ``eval.batch_size`` samples that give ``eval.num_samples``."""
+    # The original draws one round more when the batch size divides the number, and drops it.
+    return -(-experiment.config.eval.num_samples // experiment.config.eval.batch_size)
 
 
 def measure_samples(session: Session) -> None:

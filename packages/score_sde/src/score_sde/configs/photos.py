@@ -28,9 +28,9 @@ def get_config() -> ml_collections.ConfigDict:
             "optim": {"lr": 1e-3, "warmup": 100},
             "training": {
                 "batch_size": 32,
-                "n_iters": 1500,
+                "n_iters": 1000,
                 "n_jitted_steps": 1,
-                "snapshot_freq": 1500,
+                "snapshot_freq": 1000,
                 "snapshot_freq_for_preemption": 250,
                 "eval_freq": 100,
             },
@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "end_ckpt": 1,
                 "batch_size": 100,
                 "enable_sampling": True,
-                "num_samples": 500,
+                "num_samples": 300,
                 "extractor": "digits",  # the one that is packaged; its scores compare runs, not with published tables
                 "enable_loss": True,
                 "enable_bpd": False,

@@ -1,0 +1,88 @@
+"""The Flax networks and the table that ``config.model.name`` is looked up in.
+
+A network is called as ``model.apply({"params": params}, x, labels, train=..., rngs={"dropout": key})`` with images
+``[B, H, W, C]`` and labels ``[B]`` (see :mod:`score_core.parameterization` for what the labels are).
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from score_core.jax.networks.ddpm import DDPM
+from score_core.jax.networks.ncsn import NCSN
+from score_core.jax.networks.ncsnpp import NCSNpp
+from score_core.jax.networks.ncsnv2 import NCSNv2_64, NCSNv2_128, NCSNv2_256
+from score_core.jax.networks.wideresnet import WideResnet
+from score_core.registry import lookup, register
+
+__all__ = [
+    "DDPM",
+    "MODELS",
+    "NCSN",
+    "NCSNpp",
+    "NCSNv2_64",
+    "NCSNv2_128",
+    "NCSNv2_256",
+    "WideResnet",
+    "create_model",
+    "init_params",
+    "register_model",
+]
+
+MODELS: dict[str, type[Any]] = {
+    "ddpm": DDPM,
+    "ncsn": NCSN,
+    "ncsnpp": NCSNpp,
+    "ncsnv2_64": NCSNv2_64,
+    "ncsnv2_128": NCSNv2_128,
+    "ncsnv2_256": NCSNv2_256,
+}
+"""``config.model.name`` to network class."""
+
+C = TypeVar("C", bound=type)
+
+
+@overload
+def register_model(cls: C) -> C: ...
+
+
+@overload
+def register_model(cls: None = None, *, name: str | None = None) -> Callable[[C], C]: ...
+
+
+def register_model(cls: C | None = None, *, name: str | None = None) -> C | Callable[[C], C]:
+    """Class decorator, with or without arguments: make a network known to :func:`create_model`.
+
+    Arguments:
+        cls: a ``flax.linen.Module`` class with a class method ``from_config(config)``, or else whose only field is the
+            config.
+        name: the value of ``config.model.name`` that means it; the class's own name by default, any case.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    return register(MODELS, "model", cls, name)
+
+
+def create_model(config: Any) -> nn.Module:
+    """The network that ``config.model.name`` names, with the hyper-parameters of ``config``.
+
+    Raises:
+        ValueError: an unknown name, or a hyper-parameter outside its choices; the message lists the known ones.
+    """
+    cls = lookup(MODELS, "model", config.model.name)
+    return cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+
+
+def init_params(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Fresh float32 parameters of ``model`` for images ``(H, W, C)``, as a nested dict.
+
+    Under ``jax.eval_shape`` it gives names and shapes without allocating anything.
+    """
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    labels = jnp.ones((1,), jnp.int32)
+    variables: Any = model.init(key, images, labels, train=False)
+    return variables["params"]
