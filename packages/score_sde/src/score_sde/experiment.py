@@ -89,7 +89,8 @@ class Experiment:
         if dtype not in ("float32", "bfloat16"):
             raise UsageError(f"training.dtype is {dtype!r}; it must be 'float32' or 'bfloat16'")
         with _usage_errors():
-            return create_model(self.config).clone(dtype=jnp.dtype(dtype))
+            model = create_model(self.config)
+        return model if dtype == "float32" else model.clone(dtype=jnp.bfloat16)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
