@@ -31,9 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
             "optim": {"lr": 1e-3, "warmup": 100},
             "training": {
                 "batch_size": 64,
-                "n_iters": 2500,
+                "n_iters": 2000,
                 "n_jitted_steps": 1,
-                "snapshot_freq": 2500,
+                "snapshot_freq": 2000,
                 "snapshot_freq_for_preemption": 250,
                 "eval_freq": 100,
             },
