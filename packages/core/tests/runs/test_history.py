@@ -1,6 +1,7 @@
 """The losses of a run as a file: what a resumed or killed run makes of it."""
 
 import pytest
+
 from score_core.errors import UserError
 from score_core.runs.history import History, HistoryRow, read_history
 
