@@ -39,24 +39,30 @@ def run_to_the_end(folder, *flags):
     assert process.returncode == 0, errors[-2000:]
 
 
-def work_begun(process, marker):
-    """Reads the log until the work proper has begun; False if the process ended first."""
-    return any(marker in line for line in process.stderr)
+def read_until(process, marker, count):
+    """Reads the log up to the ``count``-th line with ``marker``; how many came."""
+    seen = 0
+    for line in process.stderr:
+        seen += marker in line
+        if seen == count:
+            break
+    return seen
 
 
-def kill_at_random_moments(folder, *flags, marker, kills, rng):
-    """Returns how many lives were cut short after their work had begun."""
-    killed = 0
-    while killed < kills:
+def kill_at_random_moments(folder, *flags, marker, most, kills, rng):
+    """Kills ``kills`` lives, each some ``1 .. most`` marked lines beyond the furthest point so far."""
+    reached = 0
+    for killed in range(kills):
         process = start(folder, *flags)
-        if work_begun(process, marker):
-            time.sleep(rng.uniform(0.0, 0.6))
+        wanted = rng.randint(1, most) + (reached if "--mode=eval" in flags else 0)
+        seen = read_until(process, marker, wanted)
+        time.sleep(rng.uniform(0.0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode != -signal.SIGKILL:
             return killed
-        killed += 1
-    return killed
+        reached = max(reached, seen)
+    return kills
 
 
 def losses(folder):
@@ -71,15 +77,16 @@ def test_twenty_kills_change_nothing(tmp_path):
     run_to_the_end(straight)
     run_to_the_end(straight, "--mode=eval")
 
-    in_training = kill_at_random_moments(killed, marker="Starting training loop", kills=KILLS // 2, rng=rng)
+    in_training = kill_at_random_moments(killed, marker="training_loss", most=9, kills=KILLS // 2, rng=rng)
+    log = (killed / "stdout.txt").read_text()
     run_to_the_end(killed)
+    # an evaluation that goes on logs the rounds it finds done again, hence the count of lines so far
     in_evaluation = kill_at_random_moments(
-        killed, "--mode=eval", marker="begin checkpoint", kills=KILLS - in_training, rng=rng
+        killed, "--mode=eval", marker="INFO - ", most=8, kills=KILLS - in_training, rng=rng
     )
     run_to_the_end(killed, "--mode=eval")
-    assert in_training >= 5
-    assert in_evaluation >= 5
-    print(f"killed {in_training} times in training, {in_evaluation} in evaluation")
+    assert in_training + in_evaluation == KILLS
+    assert log.count("resuming from") >= KILLS // 4, "too few lives began from a checkpoint of the one before"
 
     for name in ("checkpoints/checkpoint_1", "checkpoints/checkpoint_2", "samples/iter_60_host_0/sample.np"):
         assert (killed / name).read_bytes() == (straight / name).read_bytes(), name
@@ -103,7 +110,7 @@ def test_a_stopped_run_saves_says_so_and_resumes_to_the_same_numbers(tmp_path, s
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     run_to_the_end(straight)
     process = start(stopped)
-    assert work_begun(process, "step: 7, training_loss")
+    assert read_until(process, "step: 7, training_loss", 1)
     process.send_signal(signal_number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == status, errors

@@ -27,6 +27,13 @@ def test_a_resumed_run_drops_what_it_will_write_again_and_a_broken_last_row(tmp_
     assert rows[-1].seconds >= 20.0  # the clock goes on
 
 
+def test_the_held_out_loss_of_an_interrupted_step_is_dropped_and_its_training_loss_kept(tmp_path):
+    file = tmp_path / "history.csv"
+    file.write_text("step,training_loss,eval_loss,seconds\n4,1,,1.0\n4,,2,1.0\n6,1,,1.0\n6,,2,1.0\n7,1,,1.0\n")
+    History(file, resume_at=7, evaluate_at=6)
+    assert [row[:3] for row in read_history(file)] == [(4, 1.0, None), (4, None, 2.0), (6, 1.0, None)]
+
+
 def test_no_file_has_no_rows_and_no_path_writes_none(tmp_path):
     assert read_history(tmp_path / "history.csv") == []
     History(None, resume_at=0).add(1, training_loss=1.0)

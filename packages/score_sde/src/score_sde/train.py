@@ -115,7 +115,8 @@ class _Training:
         if resumed and self._is_complete(first):
             _logger.info("training is complete: %d updates, training.n_iters is %d", first, self.training.n_iters)
             return
-        self.history = History(self.folder.path / "history.csv" if self.leader else None, resume_at=first)
+        history = self.folder.path / "history.csv" if self.leader else None
+        self.history = History(history, resume_at=first, evaluate_at=first - self.n_jit if resumed else first)
         total = self.training.n_iters + 1
         with (
             self._summaries(first if resumed else None) as self.summaries,

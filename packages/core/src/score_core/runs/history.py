@@ -40,15 +40,18 @@ class History:
     Arguments:
         path: the file; None writes nothing.
         resume_at: rows of this step and later are dropped.
+        evaluate_at: the same for rows of the held-out loss; ``resume_at`` by default. A run that was stopped between an
+            update and its held-out loss resumes after the one and before the other.
 
     Raises: UserError if there is a file that is not a history.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, *, resume_at: int) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, *, resume_at: int, evaluate_at: int | None = None) -> None:
         self.path = None if path is None else Path(path)
         self._start = time.monotonic()
         if self.path is not None:
-            kept = [row for row in read_history(self.path) if row.step < resume_at]
+            ends = {False: resume_at, True: resume_at if evaluate_at is None else evaluate_at}
+            kept = [row for row in read_history(self.path) if row.step < ends[row.eval_loss is not None]]
             self._start -= max((row.seconds for row in kept), default=0.0)
             atomic_write(self.path, (",".join(_COLUMNS) + "\n" + "".join(row.line() for row in kept)).encode())
 
