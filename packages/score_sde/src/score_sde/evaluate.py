@@ -106,7 +106,8 @@ class _Evaluation:
         name = self.eval.bpd_dataset.lower()
         if name not in ("train", "test"):
             raise UsageError(f"eval.bpd_dataset is {name!r}; it must be 'train' or 'test'")
-        return name, 5 if name == "test" else 1
+        protocol = 5 if name == "test" else 1
+        return name, self.eval.bpd_repeats or protocol
 
     def run(self, workdir: Path, folder: Path, stop: GracefulStop) -> None:
         stages: list[tuple[bool, int, Callable[[Session], None]]] = [

@@ -37,6 +37,9 @@ HOUSE_KEYS: dict[str, HouseKey] = {
     ),
     "eval.extractor": HouseKey("inception", "feature extractor of FID, KID and Inception Score"),
     "eval.statistics": HouseKey("", "file with the reference statistics; empty: the standard one of the dataset"),
+    "eval.bpd_repeats": HouseKey(
+        0, "how often every image's bits/dim are computed; 0: the original's protocol, 5 for test and 1 for train"
+    ),
     "eval.trajectory": HouseKey(True, "also write a picture of how some of the samples came about"),
     "eval.wait": HouseKey(0.0, "seconds to wait for a checkpoint that is not there yet (the original waits for ever)"),
 }
