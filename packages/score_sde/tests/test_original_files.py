@@ -1,5 +1,6 @@
-"""Key chains and streams against what the original's own files say."""
+"""Key chains and checkpoints against the files that the original program wrote."""
 
+import experiments
 import goldens
 import jax
 import numpy as np
@@ -31,3 +32,12 @@ def test_the_training_chain_is_the_originals():
             carries.append(np.asarray(rng))
     np.testing.assert_array_equal(carries[2], real("meta_checkpoint_1")["rng"])
     np.testing.assert_array_equal(carries[3], real("checkpoint_1")["rng"])
+
+
+def test_the_originals_checkpoint_is_read_and_written_back_byte_for_byte():
+    experiment = experiments.golden_experiment(goldens.load("score_sde", "checkpoint_real/tree.json"))
+    for name in ("checkpoint_1", "meta_checkpoint_1"):
+        data = goldens.path("score_sde", f"checkpoint_real/{name}").read_bytes()
+        state = experiment.decode_state(data, where=name)
+        assert int(state.step) == int(state.adam.count) == 2
+        assert experiment.encode_state(state) == data
