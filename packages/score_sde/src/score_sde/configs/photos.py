@@ -27,11 +27,11 @@ def get_config() -> ml_collections.ConfigDict:
             },
             "optim": {"lr": 1e-3, "warmup": 100},
             "training": {
-                "batch_size": 24,
-                "n_iters": 800,
+                "batch_size": 16,
+                "n_iters": 1500,
                 "n_jitted_steps": 1,
-                "snapshot_freq": 800,
-                "snapshot_freq_for_preemption": 200,
+                "snapshot_freq": 1500,
+                "snapshot_freq_for_preemption": 250,
                 "eval_freq": 100,
             },
             "eval": {
