@@ -23,6 +23,7 @@ FLAGS = experiments.tiny_flags(
     eval__end_ckpt=2,
     eval__batch_size=30,
     eval__num_samples=120,
+    eval__bpd_repeats=5,
 )
 KILLS = 20
 

@@ -59,7 +59,7 @@ def test_training_again_finds_nothing_to_do(trained, caplog):
 
 @pytest.mark.slow
 def test_evaluation_counts_every_image_and_records_every_number(trained):
-    flags = experiments.tiny_flags(eval__bpd_dataset="test")
+    flags = experiments.tiny_flags(eval__bpd_dataset="test", eval__bpd_repeats=0)
     assert main([f"--workdir={trained}", "--mode=eval", *flags]) == 0
     folder = trained / "eval"
     test_images = 180
