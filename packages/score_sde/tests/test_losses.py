@@ -27,12 +27,13 @@ def test_loss_and_gradients_match_the_original(case):
     np.testing.assert_allclose(norm, GOLDEN[f"{case}/grad_norm"], rtol=1e-4)
     for name in facts["grad_keys"]:
         expected = GOLDEN[f"{case}/grad:{name.replace('/', '.')}"]
-        np.testing.assert_allclose(flat[name], expected, rtol=0, atol=1e-4 * max(np.abs(expected).max(), 1e-3 * norm))
+        np.testing.assert_allclose(flat[name], expected, rtol=0, atol=1e-4 * np.abs(expected).max() + 1e-7 * norm)
     sums = np.array([[np.sum(flat[name]), np.sum(np.abs(flat[name]))] for name in sorted(flat)])
     expected = GOLDEN[f"{case}/grad_sums"]
-    # a signed sum may cancel, so its error is measured by the sum of sizes; far below the norm there is only rounding
-    np.testing.assert_allclose(sums[:, 1], expected[:, 1], rtol=1e-3, atol=1e-5 * norm)
-    np.testing.assert_allclose(sums[:, 0], expected[:, 0], rtol=0, atol=(1e-3 * expected[:, 1] + 1e-5 * norm).max())
+    # Both sums are measured by the sum of sizes, since a signed sum may cancel; what is analytically zero is rounding
+    # noise of a size that the norm sets.
+    slack = 1e-4 * expected[:, 1] + 1e-5 * norm
+    np.testing.assert_array_less(np.abs(sums - expected).max(axis=1), slack)
 
 
 def test_discrete_levels_refuse_likelihood_weighting_and_the_sub_vp_sde():
