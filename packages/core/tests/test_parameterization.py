@@ -85,13 +85,18 @@ def test_only_vp_outputs_are_divided_by_minus_the_standard_deviation(framework, 
         np.testing.assert_allclose(ratio, ratio[:, :1, :1] * np.ones_like(ratio), rtol=1e-5)
 
 
-def test_an_unknown_sde_is_refused():
+@pytest.mark.parametrize("predicts", ["noise", "score"])
+def test_a_users_sde_says_what_its_network_predicts(framework, predicts):
+    like = VPSDE(N=10) if predicts == "noise" else VESDE(N=10)
+
     class Mine(SDE):
-        def sde(self, x, t):
-            return x, t
+        sde = None
 
         def marginal_prob(self, x, t):
-            return x, t
+            return like.marginal_prob(x, t)
 
-    with pytest.raises(NotImplementedError, match=r"Mine.*score_fn"):
-        get_score_fn(Mine(10), label_model, True)
+    mine = Mine(N=10)
+    mine.predicts = predicts
+    np.testing.assert_array_equal(
+        scores(framework, mine, True, model=label_model), scores(framework, like, True, model=label_model)
+    )

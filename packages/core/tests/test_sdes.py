@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from score_core import sdes
 from score_core.arrays import batch_mul, per_sample
 from score_core.noise_scales import time_grid
-from score_core.sdes import SDE, VESDE, VPSDE, SubVPSDE, get_sde
+from score_core.sdes import SDE, VESDE, VPSDE, SubVPSDE, get_sde, register_sde
 
 GOLDEN = goldens.load("core", "sde.npz")
 FACTS = goldens.load("core", "sde.json")
@@ -195,18 +196,36 @@ def test_get_sde_ignores_case_and_gives_the_published_end_times():
     vp: Any
     sub_vp: Any
     ve: Any
-    vp, vp_eps = get_sde("VPSDE", **parameters)
-    sub_vp, sub_vp_eps = get_sde("subVPsde", **parameters)
-    ve, ve_eps = get_sde("vesde", **parameters)
+    vp, sub_vp, ve = (get_sde(name, **parameters) for name in ("VPSDE", "subVPsde", "vesde"))
     assert (type(vp), type(sub_vp), type(ve)) == (VPSDE, SubVPSDE, VESDE)
-    assert (vp_eps, sub_vp_eps, ve_eps) == (1e-3, 1e-3, 1e-5)
+    assert (vp.sampling_eps, sub_vp.sampling_eps, ve.sampling_eps) == (1e-3, 1e-3, 1e-5)
     assert (vp.N, vp.beta_min, vp.beta_max) == (sub_vp.N, sub_vp.beta_min, sub_vp.beta_max) == (50, 0.2, 10.0)
     assert (ve.N, ve.sigma_min, ve.sigma_max, ve.prior_scale) == (50, 0.02, 30.0, 30.0)
 
 
 def test_get_sde_names_the_choices():
-    with pytest.raises(ValueError, match=r"'wiener'.*vpsde, subvpsde or vesde"):
+    with pytest.raises(ValueError, match=r"'wiener'.*subvpsde, vesde, vpsde"):
         get_sde("wiener", beta_min=0.1, beta_max=20.0, sigma_min=0.01, sigma_max=50.0, N=1000)
+
+
+def test_a_registered_sde_gets_what_its_constructor_names():
+    class Bridge(SDE):
+        def __init__(self, width, height=2.0, N=10):
+            super().__init__(N)
+            self.width, self.height = width, height
+
+        sde = marginal_prob = None
+
+    register_sde(name="Bridge")(Bridge)
+    try:
+        sde: Any = get_sde("bridge", N=7, width=3.0, depth=1.0, name="a network")
+        assert (sde.N, sde.width, sde.height) == (7, 3.0, 2.0)
+        with pytest.raises(ValueError, match=r"needs width.*model\.width"):
+            get_sde("bridge", N=7)
+        with pytest.raises(ValueError, match="already registered"):
+            register_sde(name="bridge")(OrnsteinUhlenbeck)
+    finally:
+        sdes.SDES.pop("bridge")
 
 
 class OrnsteinUhlenbeck(SDE):

@@ -6,6 +6,7 @@ VP, sub-VP   the network predicts the noise:  score = -model(x, label) / std(t)
 VE           the network predicts the score:  score = model(x, label)
   continuous   label = sigma(t)
   discrete     label = round((N - 1) (T - t)), index 0 the **largest** noise
+SDEs of your own are like continuous VP or continuous VE, as their attribute ``predicts`` says ("noise" or "score").
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from score_core.arrays import Array, ScoreFn, namespace, per_sample, take
-from score_core.sdes import SDE, VESDE, VPSDE, SubVPSDE
+from score_core.sdes import SDE, VESDE, VPSDE
 
 __all__ = ["ModelFn", "get_score_fn"]
 
@@ -26,35 +27,38 @@ def get_score_fn(sde: SDE, model_fn: ModelFn, continuous: bool) -> ScoreFn:
     """The score function of a network trained on ``sde``.
 
     Arguments:
-        sde: a VP, sub-VP or VE SDE.
+        sde: the forward SDE.
         model_fn: the network with its parameters and mode fixed. Its labels are float32, int32 for a discrete VE model.
-        continuous: trained on continuous times (``training.continuous``). Sub-VP always is.
+        continuous: trained on continuous times (``training.continuous``). All but VP and VE always are.
 
     Returns:
         ``score_fn(x[B, ...], t[B]) -> [B, ...]``.
 
     Raises:
-        NotImplementedError: the SDE is none of the three; its score function must be written by hand.
         ValueError: discrete VP with fewer steps than beta_max.
     """
-    if isinstance(sde, VESDE):
-        return _ve_score_fn(sde, model_fn, continuous)
+    if isinstance(sde, VESDE) and not continuous:
+        return _discrete_ve_score_fn(sde, model_fn)
     if isinstance(sde, VPSDE) and not continuous:
         return _discrete_vp_score_fn(sde, model_fn)
-    if isinstance(sde, VPSDE | SubVPSDE):
-        return _continuous_vp_score_fn(sde, model_fn)
-    raise NotImplementedError(
-        f"No parameterisation is known for {type(sde).__name__}; pass samplers a score_fn(x, t) of your own "
-        "instead of get_score_fn(...)."
-    )
+    if sde.predicts == "score":
+        return _continuous_score_fn(sde, model_fn)
+    return _continuous_noise_fn(sde, model_fn)
 
 
-def _continuous_vp_score_fn(sde: VPSDE | SubVPSDE, model_fn: ModelFn) -> ScoreFn:
+def _continuous_noise_fn(sde: SDE, model_fn: ModelFn) -> ScoreFn:
     def score_fn(x: Array, t: Array) -> Array:
         # parity: 999 whatever N is, the label range of a 1000-step DDPM.
         labels = t * 999
         std = sde.marginal_prob(x, t)[1]
         return -model_fn(x, labels) / per_sample(std, x)
+
+    return score_fn
+
+
+def _continuous_score_fn(sde: SDE, model_fn: ModelFn) -> ScoreFn:
+    def score_fn(x: Array, t: Array) -> Array:
+        return model_fn(x, sde.marginal_prob(x, t)[1])
 
     return score_fn
 
@@ -76,14 +80,10 @@ def _discrete_vp_score_fn(sde: VPSDE, model_fn: ModelFn) -> ScoreFn:
     return score_fn
 
 
-def _ve_score_fn(sde: VESDE, model_fn: ModelFn, continuous: bool) -> ScoreFn:
+def _discrete_ve_score_fn(sde: VESDE, model_fn: ModelFn) -> ScoreFn:
     def score_fn(x: Array, t: Array) -> Array:
         xp = namespace(t)
-        if continuous:
-            labels = sde.marginal_prob(x, t)[1]
-        else:
-            # parity: rounded half to even, where the sampler's step index truncates.
-            labels = xp.astype(xp.round((sde.T - t) * (sde.N - 1)), xp.int32)
-        return model_fn(x, labels)
+        # parity: rounded half to even, where the sampler's step index truncates.
+        return model_fn(x, xp.astype(xp.round((sde.T - t) * (sde.N - 1)), xp.int32))
 
     return score_fn

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 __all__ = ["lookup", "register"]
 
-C = TypeVar("C", bound=type)
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def register(table: MutableMapping[str, Any], kind: str, cls: C | None, name: str | None) -> C | Callable[[C], C]:
@@ -18,12 +18,13 @@ def register(table: MutableMapping[str, Any], kind: str, cls: C | None, name: st
         name: the name to enter it under, in any case; the class's own name by default.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken by another class. (A class defined again, as when its file is run twice or its
+            notebook cell edited, takes the place of its predecessor.)
     """
 
     def enter(new: C) -> C:
         key = (name or new.__name__).lower()
-        if key in table:
+        if key in table and not _is_redefinition(table[key], new):
             raise ValueError(
                 f"A {kind} named {key!r} is already registered ({table[key].__qualname__}); "
                 f"give the new one another name: @register_{kind}(name=...)."
@@ -32,6 +33,10 @@ def register(table: MutableMapping[str, Any], kind: str, cls: C | None, name: st
         return new
 
     return enter if cls is None else enter(cls)
+
+
+def _is_redefinition(old: Any, new: Any) -> bool:
+    return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
 
 
 def lookup(table: MutableMapping[str, C], kind: str, name: str) -> C:

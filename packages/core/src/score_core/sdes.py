@@ -15,16 +15,19 @@ VE      f = 0,  g = sigma(t) sqrt(2 ln(sigma_max / sigma_min)),  mean = x_0,
 Here x is ``[B, ...]`` of any trailing shape, t ``[B]``; std, g and G are ``[B]``. Log-densities are in nats.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal
 
 import numpy as np
 
-from score_core import _float32
+from score_core import _float32, registry
 from score_core.arrays import Array, ScoreFn, batch_mul, dims_per_sample, namespace, sum_dims, take
 from score_core.noise_scales import discrete_sigmas, linear_betas
 
-__all__ = ["SDE", "VESDE", "VPSDE", "ReverseSDE", "SubVPSDE", "get_sde"]
+__all__ = ["SDE", "SDES", "VESDE", "VPSDE", "ReverseSDE", "SubVPSDE", "get_sde", "register_sde"]
 
 
 class SDE(ABC):
@@ -38,6 +41,10 @@ class SDE(ABC):
     """End time, where the kernel has become the prior."""
     prior_scale: float = 1.0
     """Standard deviation of the prior."""
+    sampling_eps: float = 1e-3
+    """The smallest time at which samplers evaluate the score."""
+    predicts: Literal["noise", "score"] = "noise"
+    """What a network trained on this SDE in continuous time gives (see :mod:`score_core.parameterization`)."""
 
     def __init__(self, N: int) -> None:
         self.N = N
@@ -210,6 +217,9 @@ class VESDE(SDE):
         N: number of discretisation steps.
     """
 
+    sampling_eps = 1e-5
+    predicts = "score"
+
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0, N: int = 1000) -> None:
         super().__init__(N)
         self.sigma_min = sigma_min
@@ -242,28 +252,40 @@ class VESDE(SDE):
         return namespace(x).zeros_like(x), namespace(t).sqrt(sigma**2 - previous**2)
 
 
-def get_sde(
-    name: str, *, beta_min: float, beta_max: float, sigma_min: float, sigma_max: float, N: int
-) -> tuple[SDE, float]:
-    """The SDE a configuration names, and the smallest time at which the published runs sample it.
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
-    Arguments:
-        name: vpsde, subvpsde or vesde, in any case.
-        beta_min, beta_max: read by vpsde and subvpsde.
-        sigma_min, sigma_max: read by vesde.
-        N: number of discretisation steps.
+SDES: dict[str, Callable[..., SDE]] = {"vpsde": VPSDE, "subvpsde": SubVPSDE, "vesde": VESDE}
+"""Every SDE that ``training.sde`` can name."""
 
-    Returns:
-        The SDE and the sampling eps: 1e-3 for VP and sub-VP, 1e-5 for VE.
+
+def register_sde(cls: Any = None, *, name: str | None = None) -> Any:
+    """Class decorator that makes an SDE known, under ``name`` or its class name (case is ignored).
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is taken.
     """
-    match name.lower():
-        case "vpsde":
-            return VPSDE(beta_min, beta_max, N), 1e-3
-        case "subvpsde":
-            return SubVPSDE(beta_min, beta_max, N), 1e-3
-        case "vesde":
-            return VESDE(sigma_min, sigma_max, N), 1e-5
-    raise ValueError(f"Unknown SDE {name!r}; set training.sde to vpsde, subvpsde or vesde.")
+    return registry.register(SDES, "sde", cls, name)
+
+
+def get_sde(name: str, table: MutableMapping[str, Callable[..., SDE]] = SDES, /, *, N: int, **options: Any) -> SDE:
+    """The SDE a configuration names.
+
+    Arguments:
+        name: vpsde, subvpsde, vesde, or the name of a registered one, in any case.
+        table: where it is looked up.
+        N: number of discretisation steps.
+        options: values by name, such as ``beta_min`` or all of ``config.model``; those that the class's constructor
+            names are handed to it, the others are ignored.
+
+    Raises:
+        ValueError: unknown name, or an argument that the constructor needs is not among the options.
+    """
+    cls = registry.lookup(table, "sde", name)
+    parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "N" and p.kind not in _VARIADIC]
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in options]
+    if missing:
+        raise ValueError(
+            f"The SDE {name!r} needs {', '.join(missing)}, which the configuration does not give; "
+            f"add {', '.join(f'model.{key}' for key in missing)}, or a default to its constructor."
+        )
+    return cls(N=N, **{p.name: options[p.name] for p in parameters if p.name in options})

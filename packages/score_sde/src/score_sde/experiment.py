@@ -19,7 +19,6 @@ from score_core.data import (
     dequantize,
     get_data_inverse_scaler,
     get_data_scaler,
-    load_source,
     to_float,
 )
 from score_core.errors import UsageError
@@ -39,7 +38,9 @@ from score_core.jax.training import (
 from score_core.likelihood import LikelihoodResult
 from score_core.predictors import get_predictor
 from score_core.random import NoiseSource
-from score_core.sdes import get_sde
+from score_core.sdes import SDE
+from score_sde.data_source import source_of
+from score_sde.sde_lib import get_sde
 
 __all__ = ["Experiment"]
 
@@ -62,26 +63,15 @@ class Experiment:
         return Parallel()
 
     @cached_property
-    def _sde_and_eps(self) -> tuple[Any, float]:
+    def sde(self) -> SDE:
         model = self.config.model
         with _usage_errors():
-            return get_sde(
-                self.config.training.sde,
-                beta_min=model.beta_min,
-                beta_max=model.beta_max,
-                sigma_min=model.sigma_min,
-                sigma_max=model.sigma_max,
-                N=model.num_scales,
-            )
-
-    @property
-    def sde(self) -> Any:
-        return self._sde_and_eps[0]
+            return get_sde(self.config.training.sde, N=model.num_scales, **model)
 
     @property
     def sampling_eps(self) -> float:
         """The time at which sampling ends: 1e-3 for VP and sub-VP, 1e-5 for VE."""
-        return self._sde_and_eps[1]
+        return self.sde.sampling_eps
 
     @cached_property
     def model(self) -> Any:
@@ -179,17 +169,7 @@ class Experiment:
 
     def source(self, split: str) -> Source:
         """``train`` or ``test`` images."""
-        data = self.config.data
-        return load_source(
-            data.dataset,
-            split,
-            image_size=data.image_size,
-            num_channels=data.num_channels,
-            root=data.root or None,
-            path=data.path or None,
-            download=data.download,
-            category=data.category or None,
-        )
+        return source_of(self.config, split)
 
     def pipeline(self, split: str, batch_size: int, *, seed: int, flip: bool = False) -> Pipeline:
         """This process's share of the batches of a split; training batches run on from epoch to epoch."""

@@ -11,7 +11,7 @@ One step from parameters :math:`\theta`, in this order (Song et al. 2021, append
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from score_core.sdes import SDE, VESDE, VPSDE
 
 __all__ = [
     "Adam",
+    "Optimizer",
     "TrainState",
     "create_state",
     "get_eval_call",
@@ -93,6 +94,14 @@ class Adam(NamedTuple):
             lambda p, u: p - lr * u - (lr * decay) * p if decay else p - lr * u, state.params, updates
         )
         return params, adam  # type: ignore[return-value]
+
+
+class Optimizer(Protocol):
+    """What turns gradients into new parameters; :class:`Adam` is one."""
+
+    def update(self, grads: Any, state: TrainState) -> tuple[Any, Any]:
+        """The new parameters and the new ``state.adam``."""
+        ...
 
 
 def create_state(params: Any, rng: jax.Array, *, adam: Adam, lr: float, ema_rate: float) -> TrainState:
@@ -167,7 +176,7 @@ def _data_key(step_key: jax.Array) -> jax.Array:
     return jax.random.fold_in(step_key, int(Role.DEQUANTIZATION))
 
 
-def get_update_fn(loss_fn: LossFn, adam: Adam, prepare: Prepare) -> UpdateFn:
+def get_update_fn(loss_fn: LossFn, adam: Optimizer, prepare: Prepare) -> UpdateFn:
     """Builds one update (the module's list), to be compiled by the caller.
 
     Returns:
