@@ -34,7 +34,11 @@ TINY = {
 
 def tiny_flags(**more: Any) -> list[str]:
     """``TINY`` as command-line flags; ``model__nf=4`` overrides ``model.nf``."""
-    values = TINY | {key.replace("__", "."): value for key, value in more.items()}
+    return flags(TINY | {key.replace("__", "."): value for key, value in more.items()})
+
+
+def flags(values: dict[str, Any]) -> list[str]:
+    """Overrides of a configuration as command-line flags."""
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 

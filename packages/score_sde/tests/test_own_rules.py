@@ -201,7 +201,7 @@ def test_update_fn_is_update_with_noise_of_the_key(name):
     score_fn = lambda x, t: -x  # noqa: E731
     expected = sampling.get_predictor(name)(sde, score_fn).update(x, t, jax.random.normal(key, x.shape))
     np.testing.assert_array_equal(old(sde, score_fn).update_fn(key, x, t), expected)
-    rng, noise_key = jax.random.split(key)
+    _, noise_key = jax.random.split(key)
     langevin = sampling.LangevinCorrector(sde, score_fn, 0.1, 1)
     expected = correctors.LangevinCorrector(sde, score_fn, 0.1).step(x, t, jax.random.normal(noise_key, x.shape))
     np.testing.assert_array_equal(langevin.update_fn(key, x, t), expected)

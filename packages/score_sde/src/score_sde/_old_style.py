@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["key_from_noise", "takes"]
+__all__ = ["count_required", "key_from_noise"]
 
 
 def key_from_noise(noise: jax.Array) -> jax.Array:
@@ -21,7 +21,6 @@ def key_from_noise(noise: jax.Array) -> jax.Array:
     return jnp.stack([jnp.sum(bits * odd), jnp.sum((bits ^ (bits >> 16)) * (odd * odd + 2))]).astype(jnp.uint32)
 
 
-def takes(method: Callable[..., Any], *names: str) -> bool:
-    """Whether the method's leading parameters are as many as ``names``, without defaults."""
-    parameters = list(inspect.signature(method).parameters.values())
-    return len([p for p in parameters if p.default is p.empty]) >= len(names)
+def count_required(method: Callable[..., Any]) -> int:
+    """How many parameters of a method have no default, ``self`` included."""
+    return sum(p.default is p.empty for p in inspect.signature(method).parameters.values())

@@ -40,6 +40,8 @@ from score_core.predictors import get_predictor
 from score_core.random import NoiseSource
 from score_core.sdes import SDE
 from score_sde.data_source import source_of
+from score_sde.losses import get_optimizer
+from score_sde.models.utils import apply_fn
 from score_sde.sde_lib import get_sde
 
 __all__ = ["Experiment"]
@@ -93,8 +95,7 @@ class Experiment:
 
     def apply_fn(self, params: Any, x: Any, labels: Any, dropout_key: Any = None) -> Any:
         """The network; a dropout key means training mode."""
-        rngs = None if dropout_key is None else {"dropout": dropout_key}
-        return self.model.apply({"params": params}, x, labels, train=dropout_key is not None, rngs=rngs)
+        return apply_fn(self.model)(params, x, labels, dropout_key)
 
     def scale(self, images: Any) -> Any:
         """uint8 images ``[..., H, W, C]`` in the network's range."""
@@ -112,16 +113,8 @@ class Experiment:
 
     @cached_property
     def adam(self) -> Adam:
-        optim = self.config.optim
-        if optim.optimizer != "Adam":
-            raise UsageError(f"optim.optimizer is {optim.optimizer!r}; only 'Adam' is known")
-        return Adam(
-            beta1=optim.beta1,
-            eps=optim.eps,
-            warmup=optim.warmup,
-            grad_clip=optim.grad_clip,
-            weight_decay=optim.weight_decay,
-        )
+        with _usage_errors():
+            return get_optimizer(self.config)
 
     @cached_property
     def loss_fn(self) -> LossFn:

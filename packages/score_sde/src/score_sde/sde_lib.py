@@ -22,7 +22,7 @@ import numpy as np
 
 from score_core import sdes as core
 from score_core.sdes import register_sde
-from score_sde._old_style import key_from_noise, takes
+from score_sde._old_style import count_required, key_from_noise
 
 __all__ = ["SDE", "VESDE", "VPSDE", "get_sde", "register_sde", "subVPSDE"]
 
@@ -33,7 +33,7 @@ class SDE(core.SDE):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         draw = cls.__dict__.get("prior_sampling")
-        if draw is not None and takes(draw, "self", "rng", "shape"):
+        if draw is not None and count_required(draw) == 3:  # self, rng, shape
             cls.prior_sampling = _from_either(draw)
 
     def prior_sampling(self, rng: Any, shape: tuple[int, ...] | None = None) -> jax.Array:

@@ -33,9 +33,20 @@ class NCSN(NCSNv2_64):
 
     @classmethod
     def from_config(cls, config: Any) -> "NCSN":
-        """The network of ``config.model`` and ``config.data``; ``num_scales`` stands in for ``model.num_classes``."""
+        """The network of ``config.model`` and ``config.data``; ``num_scales`` stands in for ``model.num_classes``.
+
+        Raises:
+            ValueError: fewer rows than noise levels; JAX would read the last row for the others.
+        """
+        levels = config.model.num_scales
         # The official configs lack the key, so the original stops there.
-        return cls(num_classes=config.model.get("num_classes", config.model.num_scales), **cls._options(config))
+        num_classes = config.model.get("num_classes", levels)
+        if num_classes < levels:
+            raise ValueError(
+                f"model.num_classes is {num_classes}, fewer than the {levels} noise levels of model.num_scales; "
+                f"set model.num_classes to {levels}"
+            )
+        return cls(num_classes=num_classes, **cls._options(config))
 
     def _norms(self, labels: jax.Array) -> tuple[Norm, Norm | None, tuple[jax.Array, ...]]:
         norm = functools.partial(ConditionalInstanceNorm2dPlus, self.num_classes)
