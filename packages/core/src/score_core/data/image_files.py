@@ -10,13 +10,13 @@ Names decide everything, so that the same images give the same source in both fo
   mean that there are no labels.
 """
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from score_core.data.encoded import open_image
 from score_core.data.errors import DataError
 from score_core.data.source import Request, fingerprint, split_indices
 
@@ -131,21 +131,7 @@ class ImageFilesSource:
         return 1 if self._open(name).mode in ("1", "L", "LA") else 3
 
     def _open(self, name: str):
-        from PIL import Image
-
-        try:
-            image = Image.open(io.BytesIO(self._read(name)))
-            image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"image {name!r} of {self._place} cannot be decoded ({error}). Cure: replace or remove it."
-            ) from error
-        if image.mode.startswith(("I", "F")):
-            raise DataError(
-                f"image {name!r} of {self._place} has more than 8 bits a channel (mode {image.mode}); expected 8. "
-                "Cure: convert it, as only you know the scale."
-            )
-        return image
+        return open_image(self._read(name), name, self._place)
 
     def _decode(self, name: str) -> np.ndarray:
         from PIL import Image, ImageOps

@@ -144,10 +144,11 @@ class Pipeline:
         every process makes the same number of steps. ``start`` resumes at that batch.
         """
         return Prefetcher(
-            self._epoch_batch, start, -(-len(self.source) // self.batch_size), depth=depth, workers=workers
+            self.epoch_batch, start, -(-len(self.source) // self.batch_size), depth=depth, workers=workers
         )
 
-    def _epoch_batch(self, step: int) -> Batch:
+    def epoch_batch(self, step: int) -> Batch:
+        """Batch ``step`` of :meth:`epoch`."""
         first = step * self.batch_size + self._offset
         position = np.arange(first, first + self.local_batch_size)
         index = np.minimum(position, len(self.source) - 1)

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from score_core.data.errors import DataError, MissingDataError
+from score_core.data.layout import Layout
 from score_core.data.preprocess import resize_bytes
 from score_core.data.source import ArraySource, Request
 from score_core.data.untrusted import load_plain_pickle, read_tar_members
 
-__all__ = ["FORMS", "Form", "load"]
+__all__ = ["FORMS", "LAYOUT", "Form", "load"]
 
 _PIXELS = 3 * 32 * 32
 
@@ -83,6 +84,15 @@ FORMS = (
     ),
 )
 
+LAYOUT = Layout(
+    "CIFAR-10, 32x32 colour, ten classes",
+    " or ".join(f"{form.archive} (or its folder {form.folder})" for form in FORMS),
+    folders=("", "cifar10"),
+    files=tuple(name for form in FORMS for name in (form.folder, form.archive)),
+    image_size=32,
+    counts={"train": 50_000, "test": 10_000},
+)
+
 
 def _locate(request: Request) -> Path:
     """The folder or archive to read."""
@@ -90,14 +100,13 @@ def _locate(request: Request) -> Path:
         if not request.path.exists():
             raise MissingDataError(request.dataset, request.path, f"{FORMS[0].archive} or its folder there")
         return request.path
-    for form in FORMS:
-        for name in (form.folder, form.archive):
-            if (request.root / name).exists():
-                return request.root / name
+    for folder in LAYOUT.folders:
+        for name in LAYOUT.files:
+            if (request.root / folder / name).exists():
+                return request.root / folder / name
     archive = request.root / FORMS[0].archive
     if not request.download:
-        names = " or ".join(f"{form.archive} (or its folder {form.folder})" for form in FORMS)
-        put = f"{names} there, or allow the download (--config.data.download=True, from {FORMS[0].url})"
+        put = f"{LAYOUT.put} there, or allow the download (--config.data.download=True, from {FORMS[0].url})"
         raise MissingDataError(request.dataset, request.root, put)
     # Here, as it loads Python's network modules.
     from score_core.data.download import download

@@ -9,11 +9,19 @@ import gzip
 
 import numpy as np
 
+from score_core.data.layout import Layout
 from score_core.data.preprocess import resize, round_to_bytes
 from score_core.data.source import ArraySource, Request, split_indices
 from score_core.data.sources.embedded import check_size, embedded_file
 
-__all__ = ["load"]
+__all__ = ["LAYOUT", "load"]
+
+LAYOUT = Layout(
+    "1,797 handwritten digits, 8x8 grey, enlarged to any size",
+    "nothing: it comes with scikit-learn",
+    image_size=16,
+    embedded=True,
+)
 
 
 def load(request: Request) -> ArraySource:

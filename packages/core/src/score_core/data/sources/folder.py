@@ -7,9 +7,12 @@ import os
 
 from score_core.data.errors import MissingDataError
 from score_core.data.image_files import ImageFilesSource
+from score_core.data.layout import Layout
 from score_core.data.source import Request
 
-__all__ = ["load"]
+__all__ = ["LAYOUT", "load"]
+
+LAYOUT = Layout("your own images in a folder", "your images into a folder and name it with --config.data.path")
 
 
 def _list_files(folder: str) -> dict[str, int]:
@@ -33,5 +36,5 @@ def load(request: Request) -> ImageFilesSource:
     """The images below ``path``."""
     path = request.path
     if path is None or not path.is_dir():
-        raise MissingDataError(request.dataset, path, "your images into a folder and name it with --config.data.path")
+        raise MissingDataError(request.dataset, path, LAYOUT.put)
     return ImageFilesSource(request, _list_files(str(path)), lambda name: (path / name).read_bytes(), str(path))

@@ -19,10 +19,15 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from score_core.data.errors import DataError, MissingDataError
+from score_core.data.layout import Layout
 from score_core.data.preprocess import resize_square
 from score_core.data.source import ArraySource, Request, split_indices
 
-__all__ = ["load"]
+__all__ = ["LAYOUT", "load"]
+
+LAYOUT = Layout(
+    "your own images in a numpy archive", "your images into an npz file and name it with --config.data.path"
+)
 
 _SPLIT_KEYS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}", "{}_labels"))
 _WHOLE_KEYS = (("images", "labels"), ("samples", "labels"), ("arr_0", "arr_1"))
@@ -98,9 +103,7 @@ def load(request: Request) -> ArraySource:
     """The images of the npz file ``path``."""
     path = request.path
     if path is None or not path.is_file():
-        raise MissingDataError(
-            request.dataset, path, "your images into an npz file and name it with --config.data.path"
-        )
+        raise MissingDataError(request.dataset, path, LAYOUT.put)
     images, labels, divide = _load_arrays(path, request.split)
     num_classes = None if labels is None or not len(labels) else int(labels.max()) + 1
     if divide:

@@ -15,11 +15,19 @@ overlap. At 32x32: 2,508 crops for training, 1,292 for testing. The label is the
 
 import numpy as np
 
+from score_core.data.layout import Layout
 from score_core.data.preprocess import resize, round_to_bytes, to_channels
 from score_core.data.source import Request, fingerprint
 from score_core.data.sources.embedded import check_size, embedded_file
 
-__all__ = ["PhotosSource", "load"]
+__all__ = ["LAYOUT", "PhotosSource", "load"]
+
+LAYOUT = Layout(
+    "crops of two photographs, colour, 8 to 256 pixels",
+    "nothing: it comes with scikit-learn",
+    image_size=32,
+    embedded=True,
+)
 
 _TEST_COLUMN = 384
 _CROP = 128

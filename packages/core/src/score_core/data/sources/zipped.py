@@ -3,34 +3,21 @@
 The fingerprint is of the names and of the CRC-32 that the archive keeps of every file.
 """
 
-import zipfile
-import zlib
-
-from score_core.data.errors import DataError, MissingDataError
+from score_core.data.errors import MissingDataError
 from score_core.data.image_files import ImageFilesSource
+from score_core.data.layout import Layout
 from score_core.data.source import Request
+from score_core.data.untrusted import ZipFiles
 
-__all__ = ["load"]
+__all__ = ["LAYOUT", "load"]
+
+LAYOUT = Layout("your own images in a zip file", "your images into a zip file and name it with --config.data.path")
 
 
 def load(request: Request) -> ImageFilesSource:
     """The images of the archive ``path``."""
     path = request.path
     if path is None or not path.is_file():
-        raise MissingDataError(request.dataset, path, "your images into a zip file and name it with --config.data.path")
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is not a usable zip file ({error}). Cure: make or fetch it again.") from error
-
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            # RuntimeError and NotImplementedError: encrypted, or packed by a method that Python lacks.
-            raise DataError(
-                f"{name!r} of {path} cannot be unpacked ({error}). Cure: make the zip file again, without a password."
-            ) from error
-
-    checksums = {info.filename: info.CRC for info in archive.infolist() if not info.is_dir()}
-    return ImageFilesSource(request, checksums, read, str(path))
+        raise MissingDataError(request.dataset, path, LAYOUT.put)
+    archive = ZipFiles(path)
+    return ImageFilesSource(request, archive.checksums, archive.read, str(path))
