@@ -48,7 +48,16 @@ def test_lock_matches_the_resolver():
     )
 
 
-@pytest.mark.parametrize("arguments", [("score_sde", "--help"), ("score_core.repro", "--help")], ids=lambda a: a[0])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("score_sde", "--help"),
+        ("score_core.repro", "--help"),
+        ("score_core.data", "--help"),
+        ("score_core.metrics", "--help"),
+    ],
+    ids=lambda a: a[0],
+)
 def test_help_takes_less_than_a_second(arguments):
     """The best of three, so that another process on the machine does not fail it."""
 
