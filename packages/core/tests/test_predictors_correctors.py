@@ -275,8 +275,8 @@ def test_names_ignore_case_and_unknown_ones_list_the_choices():
     assert get_predictor("NONE") is NonePredictor
     assert get_corrector("ALD") is AnnealedLangevinDynamics
     assert get_corrector("None") is NoneCorrector
-    with pytest.raises(ValueError, match=r"predictor 'heun'.*ancestral_sampling, euler_maruyama, none, reverse_diff"):
-        get_predictor("heun")
+    with pytest.raises(ValueError, match=r"predictor 'leapfrog'.*ancestral_sampling, ddim, .*none, reverse_diff"):
+        get_predictor("leapfrog")
     with pytest.raises(ValueError, match=r"corrector 'hmc'.*ald, langevin, none"):
         get_corrector("hmc")
 

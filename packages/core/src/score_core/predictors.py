@@ -13,11 +13,13 @@ A predictor is a pure function of ``(x, t, noise)``: it receives its noise and n
 
 import math
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from typing import Any
 
 from score_core import registry
 from score_core.arrays import Array, ScoreFn, batch_mul, namespace, per_sample, take
 from score_core.sdes import SDE, VESDE, VPSDE
+from score_core.solvers import FEW_STEP_RULES, FewStepRule
 
 __all__ = [
     "PREDICTORS",
@@ -139,22 +141,28 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "ancestral_sampling": AncestralSamplingPredictor,
     "none": NonePredictor,
 }
-"""Every predictor that ``sampling.predictor`` can name."""
+"""The predictors that ``sampling.predictor`` can name, beside the few-step rules of :mod:`score_core.solvers`."""
+
+
+def _rules() -> ChainMap[str, Any]:
+    """Every name; new ones enter the first table."""
+    tables: tuple[Any, Any] = (PREDICTORS, FEW_STEP_RULES)
+    return ChainMap(*tables)
 
 
 def register_predictor(cls: Any = None, *, name: str | None = None) -> Any:
-    """Class decorator that makes a predictor known, under ``name`` or its class name (case is ignored).
+    """Class decorator that makes a predictor or few-step rule known, by ``name`` or its class name (case is ignored).
 
     Raises:
         ValueError: the name is taken.
     """
-    return registry.register(PREDICTORS, "predictor", cls, name)
+    return registry.register(_rules(), "predictor", cls, name)
 
 
-def get_predictor(name: str) -> type[Predictor]:
-    """The predictor class called ``name`` (case is ignored).
+def get_predictor(name: str) -> type[Predictor] | type[FewStepRule]:
+    """The predictor or few-step rule called ``name`` (case is ignored).
 
     Raises:
         ValueError: unknown name; the message lists the known ones.
     """
-    return registry.lookup(PREDICTORS, "predictor", name)
+    return registry.lookup(_rules(), "predictor", name)

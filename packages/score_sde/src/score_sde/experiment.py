@@ -56,13 +56,15 @@ class Experiment:
 
     Attributes:
         config: complete and locked (see :mod:`score_sde.configs.load`).
+        local: use the devices of this process alone, whatever other processes there are.
     """
 
     config: ml_collections.ConfigDict
+    local: bool = False
 
     @cached_property
     def parallel(self) -> Parallel:
-        return Parallel()
+        return Parallel(local=self.local)
 
     @cached_property
     def sde(self) -> SDE:
@@ -164,8 +166,10 @@ class Experiment:
         """``train`` or ``test`` images."""
         return source_of(self.config, split)
 
-    def pipeline(self, split: str, batch_size: int, *, seed: int, flip: bool = False) -> Pipeline:
-        """This process's share of the batches of a split; training batches run on from epoch to epoch."""
+    def pipeline(
+        self, split: str, batch_size: int, *, seed: int, flip: bool = False, drop_remainder: bool = False
+    ) -> Pipeline:
+        """This process's share of the batches of a split; training batches run on from epoch to epoch by default."""
         return Pipeline(
             self.source(split),
             batch_size,
@@ -173,7 +177,7 @@ class Experiment:
             random_flip=flip,
             process_index=self.parallel.process_index,
             process_count=self.parallel.process_count,
-            drop_remainder=False,
+            drop_remainder=drop_remainder,
         )
 
     def pc_sampler(self, trajectory: Trajectory | None = None) -> Callable[[Any, NoiseSource], Samples]:
@@ -194,6 +198,9 @@ class Experiment:
                 inverse_scaler=self.inverse_scaler,
                 corrector_norm=sampling.corrector_norm,
                 trajectory=trajectory,
+                steps=sampling.steps,
+                spacing=sampling.spacing,
+                eta=sampling.eta,
             )
 
     @cached_property

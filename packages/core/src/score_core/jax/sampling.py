@@ -6,12 +6,19 @@ Predictor-corrector (Song et al. 2021, Algorithm 1), with ``t_i`` from ``T`` dow
     for i = 0 .. N-1:   n_steps times  x <- corrector(x, t_i);      x, x_mean <- predictor(x, t_i)
     return x_mean (denoise) or x
 
+Few-step rules (:mod:`score_core.solvers`) take the predictor's place on ``n`` times of their own, t_0 = T > t_1 > ...:
+
+    for each of the first n times:   corrector as above;      x <- rule(x, t_i, t_{i+1})
+    denoise:      t_{n-1} = eps, where the last update is the mean of the data, D(x, eps), in the place of the rule
+    otherwise:    t_n = eps, n + 1 times, the last of which the rule only reaches
+
 A sampler is a pure function of the parameters and a noise source; the loop runs inside one ``lax.scan``, so nothing
 leaves the device before the end. Images are ``[B, H, W, C]``; results are in the data range ``[0, 1]`` (unclipped).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +31,15 @@ from score_core.parameterization import get_score_fn
 from score_core.predictors import Predictor, ReverseDiffusionPredictor
 from score_core.random import NoiseSource
 from score_core.sdes import SDE
+from score_core.solvers.few_step import FewStepRule, few_step_times
 
 __all__ = ["ApplyFn", "Samples", "Trajectory", "get_ode_sampler", "get_pc_sampler"]
 
 ApplyFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """``apply_fn(params, x [B, H, W, C], labels [B]) -> [B, H, W, C]``, the network in evaluation mode."""
+
+State: TypeAlias = tuple[Any, jax.Array, jax.Array, Any]
+"""Between steps: the noise source's carry, x, its mean without the last noise, a few-step rule's memory."""
 
 
 class Samples(NamedTuple):
@@ -54,7 +65,7 @@ class Trajectory(NamedTuple):
 def get_pc_sampler(
     sde: SDE,
     apply_fn: ApplyFn,
-    predictor: type[Predictor],
+    predictor: type[Predictor] | type[FewStepRule],
     corrector: type[Corrector],
     *,
     snr: float,
@@ -64,15 +75,19 @@ def get_pc_sampler(
     denoise: bool = True,
     eps: float = 1e-3,
     inverse_scaler: Callable[[Any], Any] = lambda x: x,
-    corrector_norm: str = "batch",
+    corrector_norm: Literal["batch", "sample"] = "batch",
     trajectory: Trajectory | None = None,
+    steps: int = 0,
+    spacing: str = "",
+    eta: float = 0.0,
 ) -> Callable[[Any, NoiseSource], Samples]:
     """Builds the predictor-corrector sampler.
 
     Args:
         sde: the forward SDE.
         apply_fn: the network.
-        predictor, corrector: rule classes of :mod:`score_core.predictors` and :mod:`score_core.correctors`.
+        predictor, corrector: rule classes of :mod:`score_core.predictors` (or a few-step rule) and
+            :mod:`score_core.correctors`.
         snr: the corrector's signal-to-noise ratio.
         n_steps: corrector iterations per noise level.
         probability_flow: the predictor solves the ODE instead of the reverse SDE.
@@ -82,28 +97,59 @@ def get_pc_sampler(
         inverse_scaler: model range to data range.
         corrector_norm: ``"batch"`` (the original: step sizes from norms averaged over the batch) or ``"sample"``.
         trajectory: keep intermediate states as well.
+        steps: few-step rules only: how many noise levels, 0 for ``sde.N``.
+        spacing: few-step rules only: see :func:`score_core.solvers.few_step.few_step_times`; empty for the rule's own.
+        eta: few-step rules only: fresh noise in a step, 0 to 1 (DDIM).
 
     Returns:
         ``sampler(params, noise) -> Samples``, to be wrapped in ``jax.jit`` by the caller.
+
+    Raises:
+        ValueError: the options do not fit the predictor or the network; the message says which and what to set.
     """
+    few_step = issubclass(predictor, FewStepRule)
+    if few_step:
+        _require_few_step_options(predictor, continuous, probability_flow, steps, eta)
+        make_rule = partial(predictor, sde, eta=eta)
+        make_rule(lambda x, _: x)  # a wrong eta is refused here, not when the sampler is traced
+        levels = steps or sde.N
+        grid = few_step_times(sde, levels + (not denoise), spacing or predictor.spacing, eps)
+        updates = len(grid) - 1
+        nfe = updates * predictor.nfe_per_step + denoise + levels * n_steps * corrector.stochastic
+    else:
+        _require_no_few_step_options(predictor, steps, spacing, eta)
+        grid = time_grid(sde.N, T=sde.T, eps=eps)
+        make_rule = partial(predictor, sde, probability_flow=probability_flow)
+        updates = sde.N
+        # parity: counted as if both rules evaluated the network, even when one of them is "none"
+        nfe = sde.N * (n_steps + 1)
 
     def sampler(params: Any, noise: NoiseSource) -> Samples:
         score_fn = get_score_fn(sde, lambda x, labels: apply_fn(params, x, labels), continuous)
-        predict = predictor(sde, score_fn, probability_flow)
+        rule: Any = make_rule(score_fn)
         correct = corrector(sde, score_fn, snr, norm=corrector_norm)
         carry, z = noise.prior()
         x = sde.prior_sampling(z)
-        times = jnp.asarray(time_grid(sde.N, T=sde.T, eps=eps))
+        times = jnp.asarray(grid)
 
-        def step(state: tuple[Any, jax.Array, jax.Array], i: jax.Array) -> tuple[Any, jax.Array | None]:
-            carry, x, _ = state
-            t = jnp.full((x.shape[0],), times[i])
+        def step(state: State, i: jax.Array) -> tuple[State, None]:
+            carry, x, _, memory = state
+            t = time(x, i)
             carry, x = iterate_corrector(carry, x, t, i)
-            carry, z = noise.predictor(carry, i)
-            x, x_mean = predict.update(x, t, z)
-            return (carry, x, x_mean), None
+            z = None
+            if not few_step or rule.stochastic:
+                carry, z = noise.predictor(carry, i)
+            if few_step:
+                x, memory = rule.step(x, t, time(x, i + 1), memory, z)
+                x_mean = x
+            else:
+                x, x_mean = rule.update(x, t, z)
+            return (carry, x, x_mean, memory), None
 
-        def iterate_corrector(carry: Any, x: jax.Array, t: jax.Array, i: jax.Array) -> tuple[Any, jax.Array]:
+        def time(x: jax.Array, i: Any) -> jax.Array:
+            return jnp.full((x.shape[0],), times[i])
+
+        def iterate_corrector(carry: Any, x: jax.Array, t: jax.Array, i: Any) -> tuple[Any, jax.Array]:
             carry = noise.begin(carry, i)
             if not correct.stochastic:
                 return carry, x
@@ -116,18 +162,46 @@ def get_pc_sampler(
                 return iteration(0, (carry, x))
             return jax.lax.fori_loop(0, n_steps, iteration, (carry, x))
 
-        state = (carry, x, x)
+        state = (carry, x, x, rule.init(x) if few_step else ())
         frames = None
         if trajectory is None:
-            state, _ = jax.lax.scan(step, state, jnp.arange(sde.N))
+            state, _ = jax.lax.scan(step, state, jnp.arange(updates))
         else:
-            state, frames = _scan_with_frames(step, state, sde.N, trajectory.n_frames, denoise)
-            frames = inverse_scaler(frames)
-        _, x, x_mean = state
-        # parity: counted as if both rules evaluated the network, even when one of them is "none"
-        return Samples(inverse_scaler(x_mean if denoise else x), sde.N * (n_steps + 1), frames)
+            state, frames = _scan_with_frames(step, state, updates, trajectory.n_frames, denoise)
+        carry, x, x_mean, _ = state
+        if few_step and denoise:
+            _, x = iterate_corrector(carry, x, time(x, updates), updates)
+            x_mean = rule.predict(x, time(x, updates))[1]
+            frames = None if frames is None else frames.at[-1].set(x_mean)
+        frames = None if frames is None else inverse_scaler(frames)
+        return Samples(inverse_scaler(x_mean if denoise else x), nfe, frames)
 
     return sampler
+
+
+def _require_few_step_options(
+    rule: type[FewStepRule], continuous: bool, probability_flow: bool, steps: int, eta: float
+) -> None:
+    if not continuous:
+        raise ValueError(
+            f"{rule.__name__} needs a network trained in continuous time, but training.continuous is False: it knows "
+            "only the noise levels of its own chain. Set sampling.predictor to ancestral_sampling or reverse_diffusion."
+        )
+    if steps < 0:
+        raise ValueError(f"sampling.steps is {steps}; it must be positive, or 0 for model.num_scales.")
+    if probability_flow and eta:
+        raise ValueError(
+            f"sampling.probability_flow asks for the ODE, which has no noise, but sampling.eta is {eta}; set one of "
+            "them to False or 0."
+        )
+
+
+def _require_no_few_step_options(predictor: type[Predictor], steps: int, spacing: str, eta: float) -> None:
+    if steps or spacing or eta:
+        raise ValueError(
+            f"sampling.steps, spacing and eta belong to few-step rules such as ddim; {predictor.__name__} takes "
+            "model.num_scales steps, equally spaced in time. Leave them at 0, '' and 0, or change sampling.predictor."
+        )
 
 
 def _scan_with_frames(step: Any, state: Any, n: int, n_frames: int, denoise: bool) -> tuple[Any, jax.Array]:

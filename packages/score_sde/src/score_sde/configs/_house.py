@@ -35,12 +35,28 @@ HOUSE_KEYS: dict[str, HouseKey] = {
     "sampling.corrector_norm": HouseKey(
         "batch", "norms of the Langevin step size: batch (the original: mean over the batch) or sample"
     ),
+    "sampling.steps": HouseKey(
+        0, "noise levels of a few-step predictor (ddim, heun, dpm_solver_pp_2m, ...); 0: model.num_scales"
+    ),
+    "sampling.spacing": HouseKey(
+        "", "spacing of those levels: uniform (in time), log_snr or edm; empty: the predictor's own"
+    ),
+    "sampling.eta": HouseKey(0.0, "fresh noise in a step of ddim, from 0 (none) to 1 (as the reverse SDE)"),
     "eval.extractor": HouseKey("inception", "feature extractor of FID, KID and Inception Score"),
     "eval.statistics": HouseKey("", "file with the reference statistics; empty: the standard one of the dataset"),
     "eval.bpd_repeats": HouseKey(
         0, "how often every image's bits/dim are computed; 0: the original's protocol, 5 for test and 1 for train"
     ),
     "eval.trajectory": HouseKey(True, "also write a picture of how some of the samples came about"),
+    "eval.protocol": HouseKey(
+        "complete",
+        "complete: every image once a repeat, no surplus samples; original: the last partial batch is left out of a "
+        "random order, and one sampling round more",
+    ),
+    "eval.ema": HouseKey(True, "evaluate the averaged parameters; False: the raw ones"),
+    "eval.patience": HouseKey(
+        3600.0, "seconds without a new result of the other processes of an evaluation before process 0 gives up"
+    ),
     "eval.wait": HouseKey(0.0, "seconds to wait for a checkpoint that is not there yet (the original waits for ever)"),
 }
 
