@@ -11,13 +11,16 @@ split keys or a recording, and the whole loop stays a pure function:
             carry, z = source.corrector(carry, i, k)
         carry, z = source.predictor(carry, i)
 
+A sampler that imposes a measurement (:mod:`score_core.controllable`) also asks for the noise of the known part, at the
+start and after each of the two rules: ``carry, z = source.measurement(carry, j)``.
+
 Sources: :class:`RecordedNoise` here (tests, paired comparisons), ``PerSampleNoise`` and ``LegacyNoise`` in the wings.
 """
 
 import enum
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["NoiseSource", "RecordedNoise", "Role"]
+__all__ = ["MeasurementNoise", "NoiseSource", "RecordedNoise", "Role"]
 
 
 class Role(enum.IntEnum):
@@ -54,16 +57,29 @@ class NoiseSource(Protocol):
         ...
 
 
+class MeasurementNoise(NoiseSource, Protocol):
+    """A noise source that also draws the noise of the known part of a sample."""
+
+    def measurement(self, carry: Any, j: Any) -> tuple[Any, Any]:
+        """The next carry and the noise with which the measurement is imposed for the ``j``-th time.
+
+        0 at the start, 2 i + 1 after the corrector and 2 i + 2 after the predictor of step ``i``.
+        """
+        ...
+
+
 class RecordedNoise(NamedTuple):
     """A noise source that replays arrays.
 
     Attributes:
         x_T: ``[B, ...]``. correctors: ``[N, n_steps, B, ...]``. predictors: ``[N, B, ...]``.
+        measurements: ``[2 N + 1, B, ...]``, for samplers that impose a measurement.
     """
 
     x_T: Any
     correctors: Any
     predictors: Any
+    measurements: Any = None
 
     def prior(self) -> tuple[Any, Any]:
         return (), self.x_T
@@ -77,3 +93,6 @@ class RecordedNoise(NamedTuple):
 
     def predictor(self, carry: Any, i: Any) -> tuple[Any, Any]:
         return carry, self.predictors[i]
+
+    def measurement(self, carry: Any, j: Any) -> tuple[Any, Any]:
+        return carry, self.measurements[j]

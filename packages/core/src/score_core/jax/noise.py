@@ -3,7 +3,8 @@
 :class:`PerSampleNoise` is a counter: the array of sample ``b`` for role ``r`` at step ``i``, iteration ``k`` is drawn
 with the key ``fold(fold(fold(key, index_b), r), i * 2**12 + k)``. It depends on the sample's index alone, so a sample
 is the same whatever the batch size, the number of devices or the number of processes. :class:`LegacyNoise` is the chain
-of split keys of the original code, which draws a whole batch at a time.
+of split keys of the original code, which draws a whole batch at a time; :class:`LegacyMeasurementNoise` is the chain of
+its controllable generation.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from score_core.random import Role
 
-__all__ = ["LegacyNoise", "PerSampleNoise", "per_sample_keys", "probe", "uniform_per_sample"]
+__all__ = ["LegacyMeasurementNoise", "LegacyNoise", "PerSampleNoise", "per_sample_keys", "probe", "uniform_per_sample"]
 
 _ITERATIONS = 2**12  # corrector iterations per step that have a counter of their own
 
@@ -100,6 +101,9 @@ class PerSampleNoise:
     def predictor(self, carry: Any, i: Any) -> tuple[Any, jax.Array]:
         return carry, self._draw(Role.PREDICTOR, i)
 
+    def measurement(self, carry: Any, j: Any) -> tuple[Any, jax.Array]:
+        return carry, self._draw(Role.MEASUREMENT, j)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["shape"])
 @dataclass(frozen=True)
@@ -138,3 +142,48 @@ class LegacyNoise:
         del i
         rng, s = jax.random.split(carry[0])
         return (rng, s), self._normal(s)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class LegacyMeasurementNoise:
+    """The chain of the original's inpainting and colourisation.
+
+    ``rng, s = split(rng)`` for the prior and each update, then ``a, b = split(s)``: ``b`` is the corrector's or
+    predictor's key, ``a`` the key of the known part's noise. The original draws no such noise at the start; where it is
+    asked for, it comes from ``fold(key, MEASUREMENT)``.
+
+    Attributes:
+        key: the key handed to the sampler.
+        shape: the batch's shape ``[B, ...]``.
+    """
+
+    key: jax.Array
+    shape: tuple[int, ...]
+
+    def _normal(self, key: jax.Array) -> jax.Array:
+        return jax.random.normal(key, self.shape, jnp.float32)
+
+    def prior(self) -> tuple[Any, jax.Array]:
+        rng, s = jax.random.split(self.key)
+        return (rng, rng, jax.random.fold_in(self.key, int(Role.MEASUREMENT))), self._normal(s)
+
+    def begin(self, carry: Any, i: Any) -> Any:
+        del i
+        rng, s = jax.random.split(carry[0])
+        a, b = jax.random.split(s)
+        return rng, b, a
+
+    def corrector(self, carry: Any, i: Any, k: Any) -> tuple[Any, jax.Array]:
+        del i, k
+        rng, inner, a = carry
+        inner, s = jax.random.split(inner)
+        return (rng, inner, a), self._normal(s)
+
+    def predictor(self, carry: Any, i: Any) -> tuple[Any, jax.Array]:
+        carry = self.begin(carry, i)
+        return carry, self._normal(carry[1])
+
+    def measurement(self, carry: Any, j: Any) -> tuple[Any, jax.Array]:
+        del j
+        return carry, self._normal(carry[2])
