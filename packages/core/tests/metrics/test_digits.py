@@ -46,8 +46,10 @@ def test_found_by_name_in_any_case() -> None:
     for name in ("digits", "Digits"):
         found = get_extractor(name)
         assert (found.name, found.feature_dim, found.num_logits) == ("digits", 64, 10)
-    with pytest.raises(MetricUsageError, match=r"unknown feature extractor 'inception'; known: digits"):
-        get_extractor("inception")
+    with pytest.raises(MetricUsageError, match=r"unknown feature extractor 'vgg'; known: digits, inception, "):
+        get_extractor("vgg")
+    with pytest.raises(MetricUsageError, match="takes no file"):
+        get_extractor("digits", weights="weights.pth")
 
 
 def test_forward_agrees_with_torch_in_float64(extractor: digits.DigitsExtractor) -> None:

@@ -122,3 +122,11 @@ def test_a_refused_batch_leaves_the_state_alone() -> None:
 def test_what_has_no_moments_is_refused(action, message: str) -> None:
     with pytest.raises(MetricError, match=message):
         action()
+
+
+def test_a_feature_that_varies_only_in_the_part_keeps_no_negative_variance() -> None:
+    data = np.random.default_rng(0).uniform(0, 1, (200, 60))
+    data[20:] = data[20]  # constant behind the part
+    rest = StreamingMoments(60).update(data).without(StreamingMoments(60).update(data[:20]))
+    assert rest.cov.diagonal().min() >= 0
+    np.testing.assert_allclose(rest.cov, 0, atol=1e-14)

@@ -24,7 +24,7 @@ from importlib import resources
 
 import numpy as np
 
-from score_core.metrics.validation import MetricError
+from score_core.metrics.validation import MetricError, check_images
 
 __all__ = ["DigitsExtractor"]
 
@@ -66,8 +66,7 @@ class DigitsExtractor:
         Raises:
             MetricError: another dtype, number of dimensions, or an image smaller than 8 x 8.
         """
-        images = np.asarray(images)
-        _check_images(images)
+        images = check_images("digits extractor", images, min_size=MIN_SIZE)
         pool_3 = np.empty((len(images), self.feature_dim), np.float32)
         logits = np.empty((len(images), self.num_logits), np.float32)
         for start in range(0, len(images), CHUNK):
@@ -136,16 +135,3 @@ def _read_weights() -> bytes:
         return resources.files("score_core.metrics").joinpath("weights", "digits.npz").read_bytes()
     except FileNotFoundError as error:
         raise MetricError(f"digits extractor: weights not found ({error}); reinstall score-core") from error
-
-
-def _check_images(images: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise MetricError(
-            f"digits extractor: expected images uint8 [n, H, W, C], found {images.dtype} {list(images.shape)}; "
-            "convert with score_core.data.to_uint8, channels last"
-        )
-    if min(images.shape[1:3]) < MIN_SIZE or images.shape[3] < 1:
-        raise MetricError(
-            f"digits extractor: images of shape {list(images.shape[1:])}, expected at least "
-            f"{MIN_SIZE} x {MIN_SIZE} and 1 channel; enlarge them first"
-        )

@@ -22,7 +22,7 @@ from score_core.checkpoints.store import atomic_write
 from score_core.metrics.streaming import moments
 from score_core.metrics.validation import MetricError, MetricUsageError, check_matrix, check_moments
 
-__all__ = ["Statistics", "check_comparable", "load_statistics"]
+__all__ = ["Statistics", "check_comparable", "load_statistics", "original_statistics_path"]
 
 FORMAT = "score_core statistics"
 VERSION = 1
@@ -127,6 +127,26 @@ def load_statistics(path: str | Path, *, assume: Mapping[str, Any] | None = None
         return Statistics(arrays["mu"], arrays["sigma"], count, stored, pool_3, arrays.get("logits"))
     except MetricError as error:
         raise MetricUsageError(f"{path}: {error}") from error
+
+
+def original_statistics_path(dataset: str, category: str | None, image_size: int) -> Path | None:
+    """Where score_sde looks for the activations of the training data, relative to the current folder.
+
+    Arguments:
+        dataset: name, in any case.
+        category: of LSUN.
+        image_size: in pixels.
+
+    Returns:
+        ``assets/stats/...npz``, whether it exists or not; None for a dataset that has no such file there.
+    """
+    names = {
+        "cifar10": "cifar10_stats.npz",
+        "celeba": "celeba_stats.npz",
+        "lsun": f"lsun_{category}_{image_size}_stats.npz" if category else None,
+    }
+    name = names.get(dataset.lower())
+    return Path("assets", "stats", name) if name else None
 
 
 def check_comparable(samples: Statistics, reference: Statistics) -> list[str]:

@@ -85,6 +85,8 @@ class StreamingMoments:
         delta = part._mean - rest._mean
         rest._scatter = self._scatter - part._scatter
         rest._scatter -= (rest.count * part.count / self.count) * np.outer(delta, delta)
+        # A feature that varies within the part only leaves a rounding error, of either sign.
+        np.fill_diagonal(rest._scatter, np.maximum(rest._scatter.diagonal(), 0))
         return rest
 
     @property

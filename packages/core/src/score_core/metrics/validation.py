@@ -11,7 +11,7 @@ import numpy as np
 
 from score_core.errors import UsageError, UserError
 
-__all__ = ["MetricError", "MetricUsageError", "check_finite", "check_matrix", "check_moments"]
+__all__ = ["MetricError", "MetricUsageError", "check_finite", "check_images", "check_matrix", "check_moments"]
 
 SYMMETRY_TOLERANCE = 1e-5  # relative to the largest entry: a covariance that went through float32 still passes
 
@@ -58,6 +58,33 @@ def check_matrix(name: str, values: Any, *, min_rows: int = 2, columns: int | No
         )
     check_finite(name, array)
     return array
+
+
+def check_images(name: str, images: Any, *, min_size: int = 1, channels: tuple[int, ...] | None = None) -> np.ndarray:
+    """``images`` as an array uint8 [n, H, W, C].
+
+    Arguments:
+        name: who asks, for the message.
+        images: array-like.
+        min_size: least height and width.
+        channels: the numbers of channels that will do; None: any.
+
+    Raises:
+        MetricError: another dtype, number of dimensions or channels, or images smaller than that.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise MetricError(
+            f"{name}: expected images uint8 [n, H, W, C], found {images.dtype} {list(images.shape)}; "
+            "convert with score_core.data.to_uint8, channels last"
+        )
+    found = images.shape[3]
+    if min(images.shape[1:3]) < min_size or found < 1 or (channels is not None and found not in channels):
+        wanted = "at least 1 channel" if channels is None else f"{' or '.join(map(str, channels))} channels"
+        raise MetricError(
+            f"{name}: images of shape {list(images.shape[1:])}, expected at least {min_size} x {min_size} and {wanted}"
+        )
+    return images
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
