@@ -2,12 +2,15 @@
 
 python -m score_sde --config=vp/cifar10_ddpmpp_continuous --workdir=DIR --mode=train|eval [--eval_folder=NAME]
                     [--config.section.key=value ...] [--wait] [--force]
+                    [--coordinator=HOST:PORT --num_processes=N --process_id=I | --distributed]
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from score_core.errors import UsageError, run_main
 
@@ -25,6 +28,14 @@ Score-Based Generative Modeling through Stochastic Differential Equations (Song 
   --force                    go on although the configuration differs from the one the folder was started with
   --list                     list the packaged experiments
   --help                     show this
+
+Several processes (docs/scale.md); one process uses all devices of its machine without any of these:
+  --coordinator=HOST:PORT    where process 0 can be reached by all; with --num_processes and --process_id
+  --num_processes=N          how many processes there are
+  --process_id=I             which one this is, 0 to N-1
+  --distributed              take all three from Slurm (srun) or Open MPI (mpirun)
+  --start_timeout=SECONDS    how long to wait for all to come; default: 300
+Evaluation needs no coordinator: its processes share the rounds and may come and go.
 
 Exit codes: 0 done, 1 failed or wrong flag, 2 wrong configuration or missing data, 130/143 stopped by Ctrl-C/SIGTERM
 (everything is saved; the same command goes on).
@@ -62,31 +73,75 @@ def _run(arguments: list[str]) -> None:
     eval_folder = flags.DEFINE_string("eval_folder", "eval", "", flag_values=values)
     wait = flags.DEFINE_boolean("wait", False, "", flag_values=values)
     force = flags.DEFINE_boolean("force", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    flags.DEFINE_boolean("distributed", False, "", flag_values=values)
+    flags.DEFINE_float("start_timeout", 300.0, "", flag_values=values)
     try:
         rest = values(["score_sde", *arguments])[1:]
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise _FlagError(f"{_first_line(error)}\nSee python -m score_sde --help") from error
     if rest:
         raise _FlagError(f"unexpected arguments: {' '.join(rest)}\nSee python -m score_sde --help")
+    _check_process_flags(values, mode.value)
     settings = config.value
     if wait.value:
         settings.eval.wait = float("inf")
     folder = workdir.value or Path("runs", "score_sde", _name_of(arguments))
     _use_compilation_cache()
     if mode.value == "train":
-        from score_sde.train import train
+        with _processes(values):
+            from score_sde.train import train
 
-        train(settings, folder, force=force.value)
+            train(settings, folder, force=force.value)
     else:
+        index, count = _worker(values)
         from score_sde.evaluate import evaluate
 
-        evaluate(settings, folder, eval_folder.value, force=force.value)
+        evaluate(settings, folder, eval_folder.value, force=force.value, process_id=index, num_processes=count)
 
 
 class _FlagError(UsageError):
     """The command line is wrong."""
 
     exit_code = 1  # parity: what absl's usage errors exit with
+
+
+def _check_process_flags(values: Any, mode: str) -> None:
+    """Refuses flags that do not say everything, or say it twice."""
+    numbers = {"--num_processes": values.num_processes, "--process_id": values.process_id}
+    given = [name for name, value in {"--coordinator": values.coordinator, **numbers}.items() if value is not None]
+    if values.distributed and given:
+        raise _FlagError(f"--distributed takes everything from the launcher; leave out {', '.join(given)}")
+    wanted = list(numbers) if mode == "eval" else ["--coordinator", *numbers]
+    if given and (missing := [name for name in wanted if name not in given]):
+        raise _FlagError(f"{', '.join(given)} without {', '.join(missing)}: give all of {', '.join(wanted)}, or none")
+    if given and not 0 <= values.process_id < values.num_processes:
+        raise _FlagError(
+            f"--process_id={values.process_id} with --num_processes={values.num_processes}: processes are numbered "
+            "from 0 to one less than their number"
+        )
+    if values.start_timeout <= 0:
+        raise _FlagError(f"--start_timeout={values.start_timeout:g}: it must be positive")
+
+
+def _processes(values: Any) -> Any:
+    """The context in which this process trains: alone, or as one of several."""
+    if not values.distributed and values.coordinator is None:
+        return nullcontext()
+    from score_core.jax.distributed import Distributed
+
+    return Distributed(values.coordinator, values.num_processes, values.process_id, values.start_timeout)
+
+
+def _worker(values: Any) -> tuple[int, int]:
+    """This process's number among those of an evaluation, and how many there are."""
+    if values.distributed:
+        from score_core.jax.distributed import use_scheduler_rank
+
+        return use_scheduler_rank()
+    return values.process_id or 0, values.num_processes or 1
 
 
 def _with_alias(argument: str) -> str:

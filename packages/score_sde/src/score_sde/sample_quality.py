@@ -19,50 +19,79 @@ from score_core.metrics.extractors import Extractor
 from score_core.runs.progress import Progress
 from score_sde.evaluation_files import Session, load_npz, mean, save_npz
 from score_sde.experiment import Experiment
+from score_sde.rounds import is_complete_protocol, sampling_rounds
 
-__all__ = ["measure_samples", "sampling_rounds"]
+__all__ = ["SampleQuality"]
 
 _logger = logging.getLogger(__name__)
 _GRID = 100  # images in samples_{k}.png
 _FRAMES, _CHAINS = 8, 8  # columns and rows of trajectory_{k}.png
 
 
-def sampling_rounds(experiment: Experiment) -> int:
-    """Rounds of ``eval.batch_size`` samples that give ``eval.num_samples``."""
-    # The original draws one round more when the batch size divides the number, and drops it.
-    return -(-experiment.config.eval.num_samples // experiment.config.eval.batch_size)
+class SampleQuality:
+    """``eval.num_samples`` images, and their features compared with those of the training data."""
 
+    def __init__(self, experiment: Experiment) -> None:
+        # An unknown rule or extractor is said now, not after hours of bits/dim.
+        _ = experiment.sampler
+        self.experiment = experiment
+        self.extractor = get_extractor(experiment.config.eval.extractor)
+        self.rounds = sampling_rounds(experiment)
 
-def measure_samples(session: Session) -> None:
-    """Draws ``eval.num_samples`` images and compares their features with those of the training data."""
-    begin = time.monotonic()
-    extractor = get_extractor(session.experiment.config.eval.extractor)
-    folder = session.folder / f"ckpt_{session.number}_host_0"
-    folder.mkdir(parents=True, exist_ok=True)
-    rounds = sampling_rounds(session.experiment)
-    nfe: list[int] = []
-    parts: list[dict[str, np.ndarray]] = []
-    with Progress(rounds, description="sampling", unit="round") as progress:
-        for round_ in range(rounds):
-            samples_file = folder / f"samples_{round_}.npz"
-            if not samples_file.exists():
+    def compute(self, session: Session, position: int) -> None:
+        """Writes this process's rounds."""
+        todo = [
+            r
+            for r in range(self.rounds)
+            if session.worker.owns(r) and not all(map(session.find, (f"samples_{r}.npz", f"statistics_{r}.npz")))
+        ]
+        folder = session.host_folder()
+        with Progress(len(todo), description="sampling", unit="round") as progress:
+            for round_ in todo:
                 session.stop_if_requested()
-                _logger.info("sampling -- ckpt: %d, round: %d", session.number, round_)
-                drawn, evaluations = _draw(session, round_)
-                save_npz(samples_file, samples=drawn, nfe=np.int32(evaluations))
-            samples = load_npz(samples_file)
-            nfe.append(int(samples["nfe"]))
-            statistics_file = folder / f"statistics_{round_}.npz"
-            if not statistics_file.exists():
-                pool_3, logits = extractor(samples["samples"])
-                save_npz(statistics_file, pool_3=pool_3, **({} if logits is None else {"logits": logits}))
-            parts.append(load_npz(statistics_file))
-            progress.update()
-    _picture(session, folder)
-    _score(session, extractor, parts, mean(nfe), begin)
+                file = session.find(f"samples_{round_}.npz")
+                if file is None:
+                    file = folder / f"samples_{round_}.npz"
+                    _logger.info("sampling -- ckpt: %d, round: %d", session.number, round_)
+                    samples, nfe = _draw(session, round_, position)
+                    save_npz(file, samples=samples, nfe=np.int32(nfe))
+                if session.find(f"statistics_{round_}.npz") is None:
+                    pool_3, logits = self.extractor(load_npz(file, "samples")["samples"])
+                    more = {} if logits is None else {"logits": logits}
+                    save_npz(folder / f"statistics_{round_}.npz", pool_3=pool_3, **more)
+                progress.update()
+
+    def report(self, session: Session, since: float) -> None:
+        """Puts all rounds together: pictures, scores, results."""
+        reference = reference_statistics(session, self.extractor)
+        files = session.await_rounds(lambda r: session.find(f"statistics_{r}.npz"), self.rounds, "statistics")
+        samples = session.await_rounds(lambda r: session.find(f"samples_{r}.npz"), self.rounds, "samples")
+        _picture(session, samples[0])
+        nfe = mean([int(load_npz(file, "nfe")["nfe"]) for file in samples])
+        if not is_complete_protocol(self.experiment):
+            # parity: the original reads the files in the order of their names, then drops the surplus
+            files = [files[r] for r in sorted(range(self.rounds), key=str)]
+        _score(
+            session, self.extractor, _activations(files, self.experiment.config.eval.num_samples), reference, nfe, since
+        )
 
 
-def _draw(session: Session, round_: int) -> tuple[np.ndarray, int]:
+def _activations(files: list[Path], count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """pool_3 ``[count, D]`` and logits ``[count, K]`` (or None) of the first ``count`` samples, read file by file."""
+    arrays: dict[str, np.ndarray] = {}
+    filled = 0
+    for file in files:
+        part = load_npz(file)
+        rows = min(len(part["pool_3"]), count - filled)
+        for name, values in part.items():
+            if name not in arrays:
+                arrays[name] = np.empty((count, *values.shape[1:]), values.dtype)
+            arrays[name][filled : filled + rows] = values[:rows]
+        filled += rows
+    return arrays["pool_3"], arrays.get("logits")
+
+
+def _draw(session: Session, round_: int, position: int) -> tuple[np.ndarray, int]:
     """One round of samples, uint8 ``[B, H, W, C]``, and the function evaluations.
 
     Raises:
@@ -72,7 +101,7 @@ def _draw(session: Session, round_: int) -> tuple[np.ndarray, int]:
     shape = experiment.image_shape
     batch = experiment.config.eval.batch_size
     if experiment.config.sampling.legacy_rng:
-        noise: Any = LegacyNoise(session.keys.at(session.position + round_), (batch, *shape))
+        noise: Any = LegacyNoise(session.keys.at(position + round_), (batch, *shape))
     else:
         indices = round_ * batch + experiment.parallel.shard_range(batch)
         noise = PerSampleNoise(session.keys.base, indices, shape)
@@ -86,10 +115,10 @@ def _draw(session: Session, round_: int) -> tuple[np.ndarray, int]:
     return to_uint8(images), int(samples.nfe)
 
 
-def _picture(session: Session, folder: Path) -> None:
+def _picture(session: Session, first: Path) -> None:
     """A grid of samples and, for the predictor-corrector sampler, how some of them came about."""
     experiment = session.experiment
-    images = load_npz(folder / "samples_0.npz")["samples"]
+    images = load_npz(first, "samples")["samples"]
     save_png(session.folder / f"samples_{session.number}.png", image_grid(images[:_GRID]))
     file = session.folder / f"trajectory_{session.number}.png"
     config = experiment.config
@@ -110,17 +139,17 @@ def _stretch(frames: np.ndarray) -> np.ndarray:
 
 
 def _score(
-    session: Session, extractor: Extractor, parts: list[dict[str, np.ndarray]], nfe: float | None, begin: float
+    session: Session,
+    extractor: Extractor,
+    activations: tuple[np.ndarray, np.ndarray | None],
+    reference: Statistics,
+    nfe: float | None,
+    since: float,
 ) -> None:
-    """The scores of the first ``eval.num_samples`` samples: report file, log line, results."""
+    """The scores: report file, log line, results."""
     config = session.experiment.config
-    count = config.eval.num_samples
-    pool_3 = np.concatenate([part["pool_3"] for part in parts])[:count]
-    logits = np.concatenate([part["logits"] for part in parts])[:count] if "logits" in parts[0] else None
     header = {"dataset": "samples", "extractor": extractor.name, "extractor_sha256": extractor.sha256}
-    scores = compute_metrics(
-        Statistics.from_activations(pool_3, logits, header=header), reference_statistics(session, extractor)
-    )
+    scores = compute_metrics(Statistics.from_activations(*activations, header=header), reference)
     # parity: -1 where the extractor has no classifier
     inception_score = -1.0 if scores["is"] is None else scores["is"]
     kid = math.nan if scores["kid"] is None else scores["kid"]
@@ -142,8 +171,7 @@ def _score(
             metric,
             scores[key],
             scores[error] if error else None,
-            seconds=time.monotonic() - begin,
-            sample_count=len(pool_3),
+            sample_count=len(activations[0]),
             dataset=session.dataset("train"),
             denoise=bool(config.sampling.noise_removal),
             extractor=f"{scores['extractor']}:{scores['extractor_sha256']}",
@@ -154,6 +182,7 @@ def _score(
                 "num_reference": scores["num_reference"],
                 "warning": scores["warning"],
             },
+            seconds=time.monotonic() - since,
         )
 
 

@@ -3,12 +3,16 @@
     workdir/stdout.txt, tensorboard/, history.csv           log and curves
     workdir/checkpoints/checkpoint_{step // snapshot_freq}           kept
     workdir/checkpoints-meta/checkpoint_{step // ..._for_preemption} the newest
-    workdir/samples/iter_{step}_host_{h}/sample.{np,png}             at every kept checkpoint
+    workdir/samples/iter_{step}_host_0/sample.{np,png}               at every kept checkpoint
 
 A checkpoint written at loop index ``s`` holds the state after the updates of that index, before the index's held-out
 loss and snapshot. A resumed run therefore finishes index ``s`` first; both are functions of the state, so nothing
 differs from a run that was never stopped. Batch ``u`` of the data is a function of the seed and ``u``: the updates done
 are the whole data position.
+
+Several processes (:mod:`score_core.jax.distributed`) run this loop in step, each on its part of every batch. Process 0
+writes; all read the checkpoint they resume from. A signal to one of them stops all: they agree on it at the steps that
+log, where they wait for the device anyway.
 """
 
 import io
@@ -29,6 +33,7 @@ from score_core.data import Prefetcher, image_grid, save_png, to_uint8
 from score_core.errors import UsageError, UserError
 from score_core.jax.noise import LegacyNoise, PerSampleNoise
 from score_core.jax.training import TrainState, get_eval_call, get_train_call
+from score_core.runs.config_record import config_hash
 from score_core.runs.history import History
 from score_core.runs.log import RunLog
 from score_core.runs.progress import Progress
@@ -66,13 +71,15 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], *,
         StopRequested: after SIGTERM or SIGINT, once a checkpoint is written.
     """
     experiment = Experiment(config)
-    leader = experiment.parallel.process_index == 0
+    leader = experiment.parallel.leader
     with (
         Workdir(workdir, role="train", exclusive=leader) as folder,
-        RunLog(folder.path / "stdout.txt" if leader else None),
+        # One console for all: what every process does alike is said by the first.
+        RunLog(folder.path / "stdout.txt" if leader else None, level=logging.INFO if leader else logging.WARNING),
         GracefulStop() as stop,
     ):
         folder.record_config(config, ignore=_FREE_KEYS, may_grow=("training.n_iters",), force=force)
+        experiment.parallel.require_equal(int(config_hash(config)[:7], 16), "their configuration")
         _Training(experiment, folder, stop).run()
 
 
@@ -92,7 +99,6 @@ class _Training:
     def __init__(self, experiment: Experiment, folder: Workdir, stop: GracefulStop) -> None:
         config = experiment.config
         _check_frequencies(config.training)
-        experiment.parallel.require_one_process("training")
         self.experiment = experiment
         self.training = config.training
         self.folder = folder
@@ -102,7 +108,7 @@ class _Training:
         if self.training.snapshot_sampling:
             _ = experiment.sampler  # an unknown rule is said now, not after the first 50,000 updates
         self.n_jit = self.training.n_jitted_steps
-        self.leader = self.parallel.process_index == 0
+        self.leader = self.parallel.leader
         batch, seed = self.training.batch_size, config.seed
         self.train_data = experiment.pipeline("train", batch, seed=seed, flip=config.data.random_flip)
         self.eval_data = experiment.pipeline("test", batch, seed=seed)
@@ -112,7 +118,9 @@ class _Training:
     def run(self) -> None:
         state, resumed = self._initial_state()
         first = int(state.step)
-        if resumed and self._is_complete(first):
+        self.parallel.require_equal(first, "the checkpoint they found")
+        # Process 0 decides: on a shared disk the others may see its files late.
+        if self.parallel.maximum(int(self.leader and resumed and self._is_complete(first))):
             _logger.info("training is complete: %d updates, training.n_iters is %d", first, self.training.n_iters)
             return
         history = self.folder.path / "history.csv" if self.leader else None
@@ -121,22 +129,38 @@ class _Training:
         with (
             self._summaries(first if resumed else None) as self.summaries,
             self._batches(first) as batches,
-            Progress(total, initial=first, description="train") as progress,
+            # Not a terminal: no bar.
+            Progress(
+                total, initial=first, description="train", stream=None if self.leader else io.StringIO()
+            ) as progress,
         ):
             if resumed:
                 # The checkpoint was written in the middle of this iteration (see the module's docstring).
                 state = self._finish_iteration(state, first - self.n_jit)
             _logger.info("Starting training loop at step %d.", first)
+            devices = self.parallel.describe()
+            _logger.info("on %(count)d %(platform)s devices of %(processes)d processes", devices)
             for step in range(first, total, self.n_jit):
                 state, losses = self.train_call(state, next(batches))
                 values = self._log_loss(step, losses) if step % self.training.log_freq == 0 else {}
                 progress.update(self.n_jit, **values)
                 if step != 0 and step % self.training.snapshot_freq_for_preemption == 0:
                     self._save_for_preemption(state, step)
-                if self.stop.requested:
+                if self._agree_to_stop(step):
                     self._save_for_preemption(state, step)
                     self.stop.exit()
                 state = self._finish_iteration(state, step)
+
+    def _agree_to_stop(self, step: int) -> bool:
+        """Whether a signal asked for a stop; the same answer in all processes."""
+        if self.parallel.process_count == 1:
+            return self.stop.requested
+        if step % self.training.log_freq:
+            return False
+        number = self.parallel.maximum(self.stop.signal or 0)
+        if number:
+            self.stop.request(number)
+        return number > 0
 
     def _initial_state(self) -> tuple[TrainState, bool]:
         seed = jax.random.PRNGKey(self.experiment.config.seed)
@@ -154,7 +178,7 @@ class _Training:
         step = self.training.n_iters
         number = step // self.training.snapshot_freq
         saved = self.folder.path / "checkpoints" / f"checkpoint_{number}"
-        sample = self.folder.path / "samples" / f"iter_{step}_host_{self.parallel.process_index}" / "sample.png"
+        sample = self.folder.path / "samples" / f"iter_{step}_host_0" / "sample.png"
         return first > step and saved.exists() and (sample.exists() or not self.training.snapshot_sampling)
 
     def _batches(self, first: int) -> Prefetcher[Any]:
@@ -220,7 +244,7 @@ class _Training:
     def _sample(self, state: TrainState, step: int) -> TrainState:
         """Draws ``training.batch_size`` images with the averaged parameters and writes them."""
         config = self.experiment.config
-        rng, key = jax.random.split(state.rng)
+        rng, key = _split(state.rng)
         shape = self.experiment.image_shape
         batch = self.training.batch_size
         if config.sampling.legacy_rng:
@@ -229,10 +253,17 @@ class _Training:
             noise = PerSampleNoise(key, self.parallel.shard_range(batch), shape)
         images = self.parallel.gather(self.experiment.sampler(state.params_ema, noise).images)
         if self.leader:
-            folder = self.folder.folder("samples", f"iter_{step}_host_{self.parallel.process_index}")
+            folder = self.folder.folder("samples", f"iter_{step}_host_0")
             _write_samples(folder, images)
             self.summaries.image("samples", image_grid(images), step)
         return state._replace(rng=rng)
+
+
+@jax.jit
+def _split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The carry and the key that one split hands out."""
+    carry, key = jax.random.split(key)
+    return carry, key
 
 
 @jax.jit

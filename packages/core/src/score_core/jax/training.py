@@ -232,8 +232,9 @@ def get_train_call(
     def driven(state: TrainState, batches: jax.Array) -> tuple[TrainState, jax.Array]:
         carry = host_begin(state)
         losses = []
-        for images in batches:
-            carry, loss = host_update(carry, images)
+        # By index: an array with parts in other processes cannot be iterated over.
+        for j in range(batches.shape[0]):
+            carry, loss = host_update(carry, batches[j])
             losses.append(loss)
         return carry[1], jnp.stack(losses)
 

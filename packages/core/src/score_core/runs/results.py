@@ -57,6 +57,8 @@ class Result:
     """Data set and split it refers to, such as "cifar10/train"."""
     checkpoint_step: int | None = None
     """The training step of the checkpoint (not its number)."""
+    checkpoint_sha256: str | None = None
+    """Hash of the checkpoint file."""
     config_hash: str | None = None
     """:func:`score_core.runs.config_record.config_hash` of the configuration."""
     seed: int | None = None
@@ -69,6 +71,10 @@ class Result:
     """Feature extractor: name and hash of its weights."""
     statistics_sha256: str | None = None
     """Hash of the reference statistics."""
+    protocol: str | None = None
+    """Which images count and how many samples are drawn, where a program knows several ways ("complete")."""
+    devices: dict[str, Any] = field(default_factory=dict)
+    """What it ran on: platform, kind and number of devices, number of processes."""
     seconds: float | None = None
     """Wall time of sampling and measuring."""
     device_memory_bytes: int | None = None
@@ -165,7 +171,7 @@ def _parse(record: Any, where: str) -> Result:
     if not isinstance(record, dict):
         raise ResultsError(f"{where} is not a record of fields")
     known = {item.name: item.type for item in fields(Result)}
-    required = known.keys() - {"details", "device_memory_bytes"}
+    required = known.keys() - {"details", "device_memory_bytes", "checkpoint_sha256", "protocol", "devices"}
     if absent := sorted(required - record.keys()):
         raise ResultsError(f"{where} lacks {', '.join(absent)}")
     if unknown := sorted(record.keys() - known.keys()):

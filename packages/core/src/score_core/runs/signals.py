@@ -41,6 +41,11 @@ class GracefulStop:
         """Whether a signal asked for a stop."""
         return self.signal is not None
 
+    def request(self, number: int) -> None:
+        """Ask for a stop as if signal ``number`` had come here: it came to another process of the same run."""
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+
     def exit(self) -> NoReturn:
         """End the program with the status of the signal.
 
