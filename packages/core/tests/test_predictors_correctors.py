@@ -304,3 +304,12 @@ def test_users_register_rules_by_decorator(monkeypatch):
         register_predictor(name="None")(First)
     with pytest.raises(ValueError, match=r"corrector named 'ald' is already registered"):
         register_corrector(MyCorrector, name="ald")
+
+
+@pytest.mark.parametrize("name", ["langevin", "ald"])
+@pytest.mark.parametrize("sde", [VPSDE(N=10), SubVPSDE(N=10)], ids=["vp", "subvp"])
+def test_langevin_step_sizes_that_do_not_exist_are_refused(sde, name):
+    """alpha_i = 1 - beta_i would be negative, and every sample NaN."""
+    with pytest.raises(ValueError, match=r"more steps than beta_max.*model\.num_scales"):
+        get_corrector(name)(sde, lambda x, t: -x, 0.1)
+    get_corrector(name)(VESDE(N=10), lambda x, t: -x, 0.1)

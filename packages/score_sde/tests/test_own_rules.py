@@ -196,7 +196,7 @@ def test_update_fn_is_update_with_noise_of_the_key(name):
         "ancestral_sampling": sampling.AncestralSamplingPredictor,
         "none": sampling.NonePredictor,
     }[name]
-    sde, key = sde_lib.VPSDE(N=10), jax.random.PRNGKey(1)
+    sde, key = sde_lib.VPSDE(N=30), jax.random.PRNGKey(1)
     x, t = jnp.ones((3, 2, 2, 1)), jnp.array([0.3, 0.6, 1.0])
     score_fn = lambda x, t: -x  # noqa: E731
     expected = sampling.get_predictor(name)(sde, score_fn).update(x, t, jax.random.normal(key, x.shape))

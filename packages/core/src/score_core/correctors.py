@@ -80,7 +80,15 @@ class Corrector(ABC):
 
 
 class LangevinCorrector(Corrector):
-    """Langevin dynamics, the step size set by the norms of noise and score (Song et al. 2021, Algorithms 4 and 5)."""
+    """Langevin dynamics, the step size set by the norms of noise and score (Song et al. 2021, Algorithms 4 and 5).
+
+    Raises:
+        ValueError: the SDE has no step sizes (see :meth:`score_core.sdes.SDE.require_langevin`).
+    """
+
+    def __init__(self, sde: SDE, *rest: Any, **options: Any) -> None:
+        super().__init__(sde, *rest, **options)
+        sde.require_langevin()
 
     def step(self, x: Array, t: Array, noise: Array | None) -> tuple[Array, Array]:
         score = self.score_fn(x, t)
@@ -94,7 +102,15 @@ class LangevinCorrector(Corrector):
 
 
 class AnnealedLangevinDynamics(Corrector):
-    """Langevin dynamics with the step size set by the noise level, the sampler of NCSN (Song & Ermon 2019, 2020)."""
+    """Langevin dynamics with the step size set by the noise level, the sampler of NCSN (Song & Ermon 2019, 2020).
+
+    Raises:
+        ValueError: the SDE has no step sizes (see :meth:`score_core.sdes.SDE.require_langevin`).
+    """
+
+    def __init__(self, sde: SDE, *rest: Any, **options: Any) -> None:
+        super().__init__(sde, *rest, **options)
+        sde.require_langevin()
 
     def step(self, x: Array, t: Array, noise: Array | None) -> tuple[Array, Array]:
         std = self.sde.marginal_prob(x, t)[1]

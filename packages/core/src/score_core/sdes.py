@@ -81,6 +81,13 @@ class SDE(ABC):
         """The factor alpha ``[B]`` of Langevin step sizes (Song et al. 2021, Algorithms 4 and 5): 1 unless VP-like."""
         return namespace(t).ones_like(t)
 
+    def require_langevin(self) -> None:  # noqa: B027 - most SDEs have nothing to check
+        """Checks that Langevin step sizes exist.
+
+        Raises:
+            ValueError: some alpha is negative.
+        """
+
     def reverse(self, score_fn: ScoreFn, probability_flow: bool = False) -> "ReverseSDE":
         """The reverse-time SDE, or the probability-flow ODE, driven by ``score_fn``."""
         return ReverseSDE(self, score_fn, probability_flow)
@@ -149,6 +156,13 @@ class _LinearBetaSDE(SDE):
 
     def langevin_alpha(self, t: Array) -> Array:
         return take(self.alphas, self.step_index(t))
+
+    def require_langevin(self) -> None:
+        if self.beta_max > self.N:
+            raise ValueError(
+                "Langevin correctors need more steps than beta_max, as alpha_i = 1 - beta_i is negative otherwise: "
+                f"N is {self.N}, beta_max {self.beta_max}. Raise model.num_scales, or set sampling.corrector to none."
+            )
 
 
 class VPSDE(_LinearBetaSDE):

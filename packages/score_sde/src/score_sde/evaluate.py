@@ -44,6 +44,8 @@ _FREE_KEYS = (
     "eval.enable_*",
     "eval.wait",
     "eval.patience",
+    "eval.extractor_weights",
+    "eval.extractor_download",
     "data.root",
     "data.path",
     "data.download",

@@ -126,9 +126,10 @@ class Session:
 
 
 def _hash_of(config: Any) -> str:
-    """Of what can change a number: how long to wait for others cannot, and one number is recorded once."""
+    """Of what can change a number, so that one number is recorded once; places and patience cannot."""
     plain = plain_config(config)
-    plain["eval"] = {key: value for key, value in plain["eval"].items() if key not in ("wait", "patience")}
+    harmless = ("wait", "patience", "extractor_weights", "extractor_download")
+    plain["eval"] = {key: value for key, value in plain["eval"].items() if key not in harmless}
     return config_hash(plain)
 
 

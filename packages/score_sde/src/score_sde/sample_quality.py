@@ -14,7 +14,14 @@ from score_core.data import image_grid, save_png, to_uint8
 from score_core.errors import UserError
 from score_core.jax.noise import LegacyNoise, PerSampleNoise
 from score_core.jax.sampling import Trajectory
-from score_core.metrics import Statistics, collect_statistics, compute_metrics, get_extractor, load_statistics
+from score_core.metrics import (
+    Statistics,
+    collect_statistics,
+    compute_metrics,
+    get_extractor,
+    load_statistics,
+    original_statistics_path,
+)
 from score_core.metrics.extractors import Extractor
 from score_core.runs.progress import Progress
 from score_sde.evaluation_files import Session, load_npz, mean, save_npz
@@ -35,7 +42,10 @@ class SampleQuality:
         # An unknown rule or extractor is said now, not after hours of bits/dim.
         _ = experiment.sampler
         self.experiment = experiment
-        self.extractor = get_extractor(experiment.config.eval.extractor)
+        settings = experiment.config.eval
+        self.extractor = get_extractor(
+            settings.extractor, weights=settings.extractor_weights or None, download=settings.extractor_download
+        )
         self.rounds = sampling_rounds(experiment)
 
     def compute(self, session: Session, position: int) -> None:
@@ -187,11 +197,15 @@ def _score(
 
 
 def reference_statistics(session: Session, extractor: Extractor) -> Statistics:
-    """The statistics of the training data: the configured file, or made here once (every image, as bytes) and kept."""
+    """The statistics of the training data: of a file, or made here once (every image, as bytes) and kept."""
     config = session.experiment.config
     known = {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
     if config.eval.statistics:
         return load_statistics(config.eval.statistics, assume=known)
+    original = original_statistics_path(config.data.dataset, config.data.category, config.data.image_size)
+    if extractor.name != "digits" and original is not None and original.exists():
+        # Its extractor stays unknown, as the file does not name it, and a warning goes with the score.
+        return load_statistics(original, assume={"dataset": config.data.dataset, "split": "train"})
     pipeline = session.experiment.pipeline("train", config.eval.batch_size, seed=config.seed)
     fingerprint = pipeline.source.fingerprint
     name = f"{config.data.dataset.lower()}_{config.data.image_size}_{extractor.name}_{fingerprint[:12]}.npz"

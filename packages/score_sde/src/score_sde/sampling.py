@@ -142,6 +142,7 @@ def get_pc_sampler(
     continuous: bool = False,
     denoise: bool = True,
     eps: float = 1e-3,
+    **few_step: Any,
 ) -> Callable[[jax.Array, Any], tuple[jax.Array, int]]:
     """The predictor-corrector sampler (Algorithm 1), compiled.
 
@@ -150,6 +151,7 @@ def get_pc_sampler(
             :func:`score_core.jax.sampling.get_pc_sampler`; None stands for "none".
         model: the Flax network.
         shape: of the batch, ``(B, H, W, C)``.
+        few_step: ``steps``, ``spacing`` and ``eta`` of few-step rules.
 
     Returns:
         ``pc_sampler(rng, state) -> (images [B, H, W, C], nfe)`` with the state's averaged parameters. Unlike the
@@ -168,6 +170,7 @@ def get_pc_sampler(
             denoise=denoise,
             eps=eps,
             inverse_scaler=inverse_scaler,
+            **few_step,
         )
     )
 
@@ -251,4 +254,5 @@ def get_sampling_fn(
         continuous=config.training.continuous,  # type: ignore[attr-defined]
         denoise=sampling.noise_removal,
         eps=eps,
+        **{key: sampling[key] for key in ("steps", "spacing", "eta") if key in sampling},
     )

@@ -107,6 +107,7 @@ def get_pc_sampler(
     Raises:
         ValueError: the options do not fit the predictor or the network; the message says which and what to set.
     """
+    corrector(sde, lambda x, _: x, snr, norm=corrector_norm)  # what it refuses is refused here, not when traced
     few_step = issubclass(predictor, FewStepRule)
     if few_step:
         _require_few_step_options(predictor, continuous, probability_flow, steps, eta)

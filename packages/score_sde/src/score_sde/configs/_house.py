@@ -43,7 +43,15 @@ HOUSE_KEYS: dict[str, HouseKey] = {
     ),
     "sampling.eta": HouseKey(0.0, "fresh noise in a step of ddim, from 0 (none) to 1 (as the reverse SDE)"),
     "eval.extractor": HouseKey("inception", "feature extractor of FID, KID and Inception Score"),
-    "eval.statistics": HouseKey("", "file with the reference statistics; empty: the standard one of the dataset"),
+    "eval.extractor_weights": HouseKey(
+        "", "its weights, a file or a SavedModel's folder; empty: $SCORE_INCEPTION_WEIGHTS and the usual places"
+    ),
+    "eval.extractor_download": HouseKey(False, "allow its weights to be fetched if they are not there"),
+    "eval.statistics": HouseKey(
+        "",
+        "file with the reference statistics; empty: the original's below assets/stats if it is there, else made from "
+        "the training images",
+    ),
     "eval.bpd_repeats": HouseKey(
         0, "how often every image's bits/dim are computed; 0: the original's protocol, 5 for test and 1 for train"
     ),
