@@ -31,7 +31,12 @@ from score_core.parameterization import get_score_fn
 from score_core.predictors import Predictor, ReverseDiffusionPredictor
 from score_core.random import NoiseSource
 from score_core.sdes import SDE
-from score_core.solvers.few_step import FewStepRule, few_step_times
+from score_core.solvers.few_step import (
+    FewStepRule,
+    few_step_times,
+    require_few_step_options,
+    require_no_few_step_options,
+)
 
 __all__ = ["ApplyFn", "Samples", "Trajectory", "get_ode_sampler", "get_pc_sampler"]
 
@@ -110,7 +115,7 @@ def get_pc_sampler(
     corrector(sde, lambda x, _: x, snr, norm=corrector_norm)  # what it refuses is refused here, not when traced
     few_step = issubclass(predictor, FewStepRule)
     if few_step:
-        _require_few_step_options(predictor, continuous, probability_flow, steps, eta)
+        require_few_step_options(predictor, continuous, probability_flow, steps, eta)
         make_rule = partial(predictor, sde, eta=eta)
         make_rule(lambda x, _: x)  # a wrong eta is refused here, not when the sampler is traced
         levels = steps or sde.N
@@ -118,7 +123,7 @@ def get_pc_sampler(
         updates = len(grid) - 1
         nfe = updates * predictor.nfe_per_step + denoise + levels * n_steps * corrector.stochastic
     else:
-        _require_no_few_step_options(predictor, steps, spacing, eta)
+        require_no_few_step_options(predictor, steps, spacing, eta)
         grid = time_grid(sde.N, T=sde.T, eps=eps)
         make_rule = partial(predictor, sde, probability_flow=probability_flow)
         updates = sde.N
@@ -178,31 +183,6 @@ def get_pc_sampler(
         return Samples(inverse_scaler(x_mean if denoise else x), nfe, frames)
 
     return sampler
-
-
-def _require_few_step_options(
-    rule: type[FewStepRule], continuous: bool, probability_flow: bool, steps: int, eta: float
-) -> None:
-    if not continuous:
-        raise ValueError(
-            f"{rule.__name__} needs a network trained in continuous time, but training.continuous is False: it knows "
-            "only the noise levels of its own chain. Set sampling.predictor to ancestral_sampling or reverse_diffusion."
-        )
-    if steps < 0:
-        raise ValueError(f"sampling.steps is {steps}; it must be positive, or 0 for model.num_scales.")
-    if probability_flow and eta:
-        raise ValueError(
-            f"sampling.probability_flow asks for the ODE, which has no noise, but sampling.eta is {eta}; set one of "
-            "them to False or 0."
-        )
-
-
-def _require_no_few_step_options(predictor: type[Predictor], steps: int, spacing: str, eta: float) -> None:
-    if steps or spacing or eta:
-        raise ValueError(
-            f"sampling.steps, spacing and eta belong to few-step rules such as ddim; {predictor.__name__} takes "
-            "model.num_scales steps, equally spaced in time. Leave them at 0, '' and 0, or change sampling.predictor."
-        )
 
 
 def _scan_with_frames(step: Any, state: Any, n: int, n_frames: int, denoise: bool) -> tuple[Any, jax.Array]:

@@ -21,14 +21,23 @@ is ``[B, ...]``, t and t_next ``[B]``.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from score_core.arrays import Array, ScoreFn, namespace, per_sample, sum_dims
 from score_core.sdes import SDE
 
-__all__ = ["SPACINGS", "FewStepRule", "Memory", "few_step_times", "kernel", "no_history"]
+__all__ = [
+    "SPACINGS",
+    "FewStepRule",
+    "Memory",
+    "few_step_times",
+    "kernel",
+    "no_history",
+    "require_few_step_options",
+    "require_no_few_step_options",
+]
 
 Memory = tuple[Array, ...]
 """What a rule keeps from step to step: a tuple of arrays of fixed shapes, ``()`` for one-step rules."""
@@ -184,3 +193,38 @@ def _invert(increasing: Callable[[np.ndarray], np.ndarray], values: np.ndarray, 
         below = increasing(middle) < values
         left, right = np.where(below, middle, left), np.where(below, right, middle)
     return (left + right) / 2
+
+
+def require_few_step_options(
+    rule: type[FewStepRule], continuous: bool, probability_flow: bool, steps: int, eta: float
+) -> None:
+    """Checks the options of a sampler whose predictor is a few-step rule; both wings' drivers call it.
+
+    Raises:
+        ValueError: they do not fit the rule or the network.
+    """
+    if not continuous:
+        raise ValueError(
+            f"{rule.__name__} needs a network trained in continuous time, but training.continuous is False: it knows "
+            "only the noise levels of its own chain. Set sampling.predictor to ancestral_sampling or reverse_diffusion."
+        )
+    if steps < 0:
+        raise ValueError(f"sampling.steps is {steps}; it must be positive, or 0 for model.num_scales.")
+    if probability_flow and eta:
+        raise ValueError(
+            f"sampling.probability_flow asks for the ODE, which has no noise, but sampling.eta is {eta}; set one of "
+            "them to False or 0."
+        )
+
+
+def require_no_few_step_options(predictor: type[Any], steps: int, spacing: str, eta: float) -> None:
+    """Checks the options of a sampler whose predictor is none of the few-step rules.
+
+    Raises:
+        ValueError: an option that only these rules have is set.
+    """
+    if steps or spacing or eta:
+        raise ValueError(
+            f"sampling.steps, spacing and eta belong to few-step rules such as ddim; {predictor.__name__} takes "
+            "model.num_scales steps, equally spaced in time. Leave them at 0, '' and 0, or change sampling.predictor."
+        )
