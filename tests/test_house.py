@@ -55,6 +55,7 @@ def test_lock_matches_the_resolver():
         ("score_core.repro", "--help"),
         ("score_core.data", "--help"),
         ("score_core.metrics", "--help"),
+        ("score_core.checkpoints", "--help"),
     ],
     ids=lambda a: a[0],
 )
