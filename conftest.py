@@ -1,7 +1,10 @@
 """Test-wide settings: one thread per test process, CPU only, a compilation cache shared between runs."""
 
 import os
+import sys
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,3 +18,17 @@ os.environ.setdefault(
 _cache = Path(__file__).parent / ".cache" / "jax-tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that no process works alone on one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs():
+    """Frees what a module's tests compiled; a test process would otherwise grow to several gigabytes."""
+    yield
+    for library, name in (("jax", "clear_caches"), ("torch._dynamo", "reset")):
+        if library in sys.modules:
+            getattr(sys.modules[library], name)()

@@ -59,7 +59,7 @@ def test_wrong_flags_are_usage_errors(capsys, tmp_path, flags, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config.training.sde=vexsde"], "vpsde, subvpsde or vesde"),
+        (["--config.training.sde=vexsde"], "known: subvpsde, vesde, vpsde"),
         (["--config.model.name=ncsnq"], "ncsnpp"),
         (["--config.optim.optimizer=SGD"], "Adam"),
         (["--config.training.dtype=float16"], "bfloat16"),

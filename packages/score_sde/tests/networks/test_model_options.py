@@ -97,8 +97,10 @@ def test_interpolation_is_checked():
 
 def test_ncsn_takes_num_scales_where_the_config_lacks_num_classes(official_config):
     assert networks.create_model(official_config("ve/ncsn/cifar10_124.py")).num_classes == 232
-    config = official_config("ve/ncsn/cifar10_124.py", {"model.num_classes": 7})
-    assert networks.create_model(config).num_classes == 7
+    config = official_config("ve/ncsn/cifar10_124.py", {"model.num_classes": 300})
+    assert networks.create_model(config).num_classes == 300
+    with pytest.raises(ValueError, match="fewer than the 232 noise levels"):
+        networks.create_model(official_config("ve/ncsn/cifar10_124.py", {"model.num_classes": 7}))
 
 
 @pytest.mark.parametrize("resblock_type", ["ddpm", "biggan"])
