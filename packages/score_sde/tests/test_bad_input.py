@@ -224,3 +224,19 @@ def test_a_work_directory_that_cannot_be_made(capsys, tmp_path):
     status, error = run(capsys, f"--workdir={tmp_path / 'file' / 'run'}", *experiments.tiny_flags())
     assert status == 1
     assert "cannot use" in error
+
+
+def test_the_tfrecords_of_the_official_files_are_looked_for_where_they_name_them_and_below_the_root(
+    capsys, tmp_path, monkeypatch
+):
+    """Their own paths are those of their authors' machines."""
+    monkeypatch.setenv("SCORE_DATA", str(tmp_path / "data"))
+    flags = ["--config=ve/ffhq_256_ncsnpp_continuous", f"--workdir={tmp_path / 'run'}"]
+    status, error = run(capsys, *flags)
+    assert status == 2
+    assert f"it is not in {tmp_path / 'data' / 'ffhq'}" in error and "put ffhq-r08.tfrecords" in error
+    records = tmp_path / "mine.tfrecords"
+    records.write_bytes(b"no records")
+    status, error = run(capsys, *flags, f"--config.data.tfrecords_path={records}")
+    assert status == 2
+    assert f"{records} is cut off or no TFRecord file" in error

@@ -1,8 +1,10 @@
 """A tiny experiment end to end: what is written where, under the original's names, and that it is right."""
 
 import json
+import re
 
 import experiments
+import goldens
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,10 +59,29 @@ def test_training_again_finds_nothing_to_do(trained, caplog):
     assert (trained / "checkpoints" / "checkpoint_1").read_bytes() == before
 
 
+def assert_says_what_the_original_says(log):
+    """Every kind of line in the log of the original's run, its numbers in the original's formats."""
+    lines = goldens.path("score_sde", "checkpoint_real/run_log.txt").read_text().splitlines()
+    for line in lines:
+        message = line.split(" - ", 2)[2]
+        # 9.06837e+01 and 14.969460: as many digits after the point; whole numbers: any
+        pattern = re.escape(message)
+        pattern = re.sub(r"-?\d+\\\.(\d+)(e)?(\\[+-]\d+|\+\d+)?", _like, pattern)
+        pattern = re.sub(r"(?<![\w.{\\])\d+(?![\w.}])", r"\\d+", pattern)
+        assert re.search(pattern, log), f"{message!r} has no counterpart like {pattern!r}"
+
+
+def _like(match):
+    exponent = r"e[+-]\d\d" if match[2] else ""
+    return rf"-?\d+\.\d{{{len(match[1])}}}{exponent}(?!\d)"
+
+
 @pytest.mark.slow
-def test_evaluation_counts_every_image_and_records_every_number(trained):
+def test_evaluation_counts_every_image_and_records_every_number(trained, caplog):
+    caplog.set_level("INFO")
     flags = experiments.tiny_flags(eval__bpd_dataset="test", eval__bpd_repeats=0)
     assert main([f"--workdir={trained}", "--mode=eval", *flags]) == 0
+    assert_says_what_the_original_says((trained / "stdout.txt").read_text() + caplog.text)
     folder = trained / "eval"
     test_images = 180
     rounds = [np.load(folder / f"test_ckpt_1_bpd_{r}.npz")["arr_0"] for r in range(10)]

@@ -1,5 +1,6 @@
 """The images a configuration means."""
 
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -16,8 +17,11 @@ def source_of(config: ml_collections.ConfigDict, split: str) -> Source:
         DataError: unknown, missing or damaged; says what to put where.
     """
     data: Any = config.data
-    # The official files name the tfrecords of FFHQ and CelebA-HQ under a key of their own.
-    path = data.path or (data.get("tfrecords_path") if data.dataset.lower() in ("ffhq", "celebahq") else None)
+    path = data.path
+    # The official files name the tfrecords of FFHQ and CelebA-HQ under a key of their own, as their authors had them.
+    records = data.get("tfrecords_path")
+    if not path and records and data.dataset.lower() in ("ffhq", "celebahq") and Path(records).is_file():
+        path = records
     return load_source(
         data.dataset,
         split,

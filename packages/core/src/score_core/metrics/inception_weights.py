@@ -50,9 +50,10 @@ def read_weights(path: str | os.PathLike[str] | None = None, *, download: bool =
         place = f"{file} does not exist" if file is not None else f"not in {cache_folder()}"
         raise MetricUsageError(
             f"the weights of the Inception network are missing: {place}. Download {URL} (95 MB) to "
-            f"{cache_folder() / NAMES[0]}, or name the file in the environment variable {VARIABLE}; score-stats takes "
-            "--weights FILE, or --download to fetch it by itself. The extractor 'digits' needs no file "
-            "(--config.eval.extractor=digits, score-stats --extractor digits)"
+            f"{cache_folder() / NAMES[0]}, or name the file in the environment variable {VARIABLE}, with "
+            "--config.eval.extractor_weights, or score-stats --weights; --config.eval.extractor_download=True and "
+            "score-stats --download fetch it. The extractor 'digits' needs no file (--config.eval.extractor=digits, "
+            "score-stats --extractor digits)"
         )
     try:
         if file.stat().st_size > MAX_BYTES:
