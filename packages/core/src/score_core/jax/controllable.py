@@ -31,7 +31,7 @@ from score_core.controllable import (
 )
 from score_core.correctors import Corrector
 from score_core.jax.ode import default_loop, integrate, integrate_scipy
-from score_core.jax.sampling import ApplyFn, Samples, get_pc_sampler
+from score_core.jax.sampling import ApplyFn, Samples, correct_repeatedly, get_pc_sampler
 from score_core.likelihood import probability_flow_drift
 from score_core.noise_scales import time_grid
 from score_core.parameterization import get_score_fn
@@ -141,25 +141,13 @@ def _get_sampler(
         def step(state: State, i: jax.Array) -> tuple[State, None]:
             carry, x, _ = state
             t = jnp.full((x.shape[0],), times[i])
-            carry, x = iterate_corrector(noise.begin(carry, i), x, t, i)
+            carry, x = correct_repeatedly(correct, noise, n_steps, noise.begin(carry, i), x, t, i)
             carry, z = noise.measurement(carry, 2 * i + 1)
             x, _ = replace.update(x, x, t, z)
             carry, z = noise.predictor(carry, i)
             x, x_mean = predict.update(x, t, z)
             carry, z = noise.measurement(carry, 2 * i + 2)
             return (carry, *replace.update(x, x_mean, t, z)), None
-
-        def iterate_corrector(carry: Any, x: jax.Array, t: jax.Array, i: Any) -> tuple[Any, jax.Array]:
-            if not correct.stochastic:
-                return carry, x
-
-            def iteration(k: Any, state: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-                carry, z = noise.corrector(state[0], i, k)
-                return carry, correct.step(state[1], t, z)[0]
-
-            if n_steps == 1:
-                return iteration(0, (carry, x))
-            return jax.lax.fori_loop(0, n_steps, iteration, (carry, x))
 
         carry, z = noise.prior()
         prior = sde.prior_sampling(z)

@@ -17,7 +17,6 @@ leaves the device before the end. Images are ``[B, H, W, C]``; results are in th
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -26,17 +25,12 @@ import jax.numpy as jnp
 from score_core.correctors import Corrector
 from score_core.jax.ode import default_loop, integrate, integrate_scipy
 from score_core.likelihood import probability_flow_drift
-from score_core.noise_scales import time_grid
 from score_core.parameterization import get_score_fn
 from score_core.predictors import Predictor, ReverseDiffusionPredictor
 from score_core.random import NoiseSource
 from score_core.sdes import SDE
-from score_core.solvers.few_step import (
-    FewStepRule,
-    few_step_times,
-    require_few_step_options,
-    require_no_few_step_options,
-)
+from score_core.solvers.few_step import FewStepRule
+from score_core.solvers.plan import plan_loop
 
 __all__ = ["ApplyFn", "Samples", "Trajectory", "get_ode_sampler", "get_pc_sampler"]
 
@@ -112,23 +106,21 @@ def get_pc_sampler(
     Raises:
         ValueError: the options do not fit the predictor or the network; the message says which and what to set.
     """
-    corrector(sde, lambda x, _: x, snr, norm=corrector_norm)  # what it refuses is refused here, not when traced
-    few_step = issubclass(predictor, FewStepRule)
-    if few_step:
-        require_few_step_options(predictor, continuous, probability_flow, steps, eta)
-        make_rule = partial(predictor, sde, eta=eta)
-        make_rule(lambda x, _: x)  # a wrong eta is refused here, not when the sampler is traced
-        levels = steps or sde.N
-        grid = few_step_times(sde, levels + (not denoise), spacing or predictor.spacing, eps)
-        updates = len(grid) - 1
-        nfe = updates * predictor.nfe_per_step + denoise + levels * n_steps * corrector.stochastic
-    else:
-        require_no_few_step_options(predictor, steps, spacing, eta)
-        grid = time_grid(sde.N, T=sde.T, eps=eps)
-        make_rule = partial(predictor, sde, probability_flow=probability_flow)
-        updates = sde.N
-        # parity: counted as if both rules evaluated the network, even when one of them is "none"
-        nfe = sde.N * (n_steps + 1)
+    few_step, make_rule, grid, updates, nfe = plan_loop(
+        sde,
+        predictor,
+        corrector,
+        snr=snr,
+        n_steps=n_steps,
+        corrector_norm=corrector_norm,
+        probability_flow=probability_flow,
+        continuous=continuous,
+        denoise=denoise,
+        eps=eps,
+        steps=steps,
+        spacing=spacing,
+        eta=eta,
+    )
 
     def sampler(params: Any, noise: NoiseSource) -> Samples:
         score_fn = get_score_fn(sde, lambda x, labels: apply_fn(params, x, labels), continuous)
@@ -156,17 +148,7 @@ def get_pc_sampler(
             return jnp.full((x.shape[0],), times[i])
 
         def iterate_corrector(carry: Any, x: jax.Array, t: jax.Array, i: Any) -> tuple[Any, jax.Array]:
-            carry = noise.begin(carry, i)
-            if not correct.stochastic:
-                return carry, x
-
-            def iteration(k: Any, state: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-                carry, z = noise.corrector(state[0], i, k)
-                return carry, correct.step(state[1], t, z)[0]
-
-            if n_steps == 1:
-                return iteration(0, (carry, x))
-            return jax.lax.fori_loop(0, n_steps, iteration, (carry, x))
+            return correct_repeatedly(correct, noise, n_steps, noise.begin(carry, i), x, t, i)
 
         state = (carry, x, x, rule.init(x) if few_step else ())
         frames = None
@@ -183,6 +165,22 @@ def get_pc_sampler(
         return Samples(inverse_scaler(x_mean if denoise else x), nfe, frames)
 
     return sampler
+
+
+def correct_repeatedly(
+    correct: Corrector, noise: NoiseSource, n_steps: int, carry: Any, x: jax.Array, t: jax.Array, i: Any
+) -> tuple[Any, jax.Array]:
+    """``n_steps`` corrector iterations of step ``i`` at the times ``t`` ``[B]``; the source's carry and the new x."""
+    if not correct.stochastic:
+        return carry, x
+
+    def iteration(k: Any, state: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        carry, z = noise.corrector(state[0], i, k)
+        return carry, correct.step(state[1], t, z)[0]
+
+    if n_steps == 1:
+        return iteration(0, (carry, x))
+    return jax.lax.fori_loop(0, n_steps, iteration, (carry, x))
 
 
 def _scan_with_frames(step: Any, state: Any, n: int, n_frames: int, denoise: bool) -> tuple[Any, jax.Array]:

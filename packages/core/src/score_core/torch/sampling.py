@@ -25,17 +25,12 @@ from torch import Tensor
 
 from score_core.correctors import Corrector
 from score_core.likelihood import probability_flow_drift
-from score_core.noise_scales import time_grid
 from score_core.parameterization import get_score_fn
 from score_core.predictors import Predictor, ReverseDiffusionPredictor
 from score_core.random import NoiseSource
 from score_core.sdes import SDE
-from score_core.solvers.few_step import (
-    FewStepRule,
-    few_step_times,
-    require_few_step_options,
-    require_no_few_step_options,
-)
+from score_core.solvers.few_step import FewStepRule
+from score_core.solvers.plan import plan_loop
 from score_core.torch.ode import in_float32, integrate, integrate_scipy, solver_dtype
 
 __all__ = ["ApplyFn", "Samples", "Trajectory", "get_ode_sampler", "get_pc_sampler"]
@@ -115,23 +110,21 @@ def get_pc_sampler(
     Raises:
         ValueError: the options do not fit the predictor or the network; the message says which and what to set.
     """
-    few_step = issubclass(predictor, FewStepRule)
-    make_rule: Callable[..., Any]
-    if few_step:
-        require_few_step_options(predictor, continuous, probability_flow, steps, eta)
-        make_rule = partial(predictor, sde, eta=eta)
-        make_rule(lambda x, _: x)  # a wrong eta is refused here, not when the sampler runs
-        levels = steps or sde.N
-        grid = few_step_times(sde, levels + (not denoise), spacing or predictor.spacing, eps)
-        updates = len(grid) - 1
-        nfe = updates * predictor.nfe_per_step + denoise + levels * n_steps * corrector.stochastic
-    else:
-        require_no_few_step_options(predictor, steps, spacing, eta)
-        grid = time_grid(sde.N, T=sde.T, eps=eps)
-        make_rule = partial(predictor, sde, probability_flow=probability_flow)
-        updates = sde.N
-        # parity: counted as if both rules evaluated the network, even when one of them is "none"
-        nfe = sde.N * (n_steps + 1)
+    few_step, make_rule, grid, updates, nfe = plan_loop(
+        sde,
+        predictor,
+        corrector,
+        snr=snr,
+        n_steps=n_steps,
+        corrector_norm=corrector_norm,
+        probability_flow=probability_flow,
+        continuous=continuous,
+        denoise=denoise,
+        eps=eps,
+        steps=steps,
+        spacing=spacing,
+        eta=eta,
+    )
 
     def rule_of(params: Any) -> Any:
         return make_rule(get_score_fn(sde, lambda x, labels: apply_fn(params, x, labels), continuous))
