@@ -13,7 +13,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Tiny networks: compile time dominates, so the back end does not optimise.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 --xla_backend_optimization_level=0",
+    "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0",
 )
 _cache = Path(__file__).parent / ".cache" / "jax-tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
