@@ -26,7 +26,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("source", type=Path, metavar="SRC", help="a checkpoint file")
     parser.add_argument("target", type=Path, nargs="?", metavar="DST", help="the file to write")
     parser.add_argument("--to", metavar="FORMAT", help="flax, pth or safetensors")
-    parser.add_argument("--config", metavar="NAME", help="the network's configuration: a packaged name, or a file")
+    parser.add_argument(
+        "--config", metavar="NAME", help="the network's configuration: NAME or a file of score_sde, or PACKAGE:NAME"
+    )
     parser.add_argument("--inspect", action="store_true", help="print what is in SRC")
     parser.add_argument("--identify", action="store_true", help="print the configurations whose parameters SRC has")
     parser.add_argument("--force", action="store_true", help="write over DST if it exists")
@@ -34,6 +36,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
     if options.inspect + options.identify + (options.target is not None) != 1:
         raise UsageError("give one of: DST with --to, --inspect, --identify. See score-convert --help.")
+    _load_formats()
     if options.identify:
         return _identify(options.source)
     if options.inspect:
@@ -43,20 +46,17 @@ def _main(arguments: Sequence[str] | None) -> int:
     return 0
 
 
+def _load_formats() -> None:
+    from score_core.checkpoints.convert import load_formats
+
+    load_formats()
+
+
 def _config(name: str | None) -> Any:
-    """The configuration of that name in whichever installed package knows configurations."""
-    if name is None:
-        return None
-    return _providers("score_core.configs")[0](name)
+    """The configuration of that name in whichever installed package knows it."""
+    from score_core.checkpoints.providers import load_config
 
-
-def _providers(group: str) -> list[Any]:
-    from importlib.metadata import entry_points
-
-    found = [entry.load() for entry in entry_points(group=group)]
-    if not found:
-        raise UsageError("no installed package knows configurations. Install score-sde.")
-    return found
+    return None if name is None else load_config(name)
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -106,9 +106,9 @@ def _convert(options: argparse.Namespace) -> None:
 def _identify(source: Path) -> int:
     """Prints the names of the configurations that fit; the status is 1 if none does."""
     from score_core.checkpoints.identify import fitting_configs
+    from score_core.checkpoints.providers import DEFAULT, config_loaders
 
-    names, load = _providers("score_core.config_names")[0](), _providers("score_core.configs")[0]
-    fitting, skipped = fitting_configs(source, {name: load(name) for name in names})
+    fitting, skipped = fitting_configs(source, {name: load() for name, load in config_loaders(DEFAULT)})
     print("\n".join(fitting) if fitting else "no packaged configuration has these parameters")
     if skipped:
         print(f"not compared (no list of their parameters without a framework): {', '.join(skipped)}", file=sys.stderr)

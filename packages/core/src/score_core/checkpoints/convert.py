@@ -11,6 +11,8 @@ Every format is read into and written from one form, the tree of the original Fl
     safetensors   the tree by flat names, configuration in   Flax                            any network
                   the metadata
 
+A package whose network is no score_sde tree registers formats of a family of its own (`formats`).
+
 All conversions are exact for parameters, averages, moments and counters. What one side does not have is said in the
 report: the port's Dense layers that an unconditional network never calls, its count of averages, JAX's key.
 """
@@ -18,17 +20,25 @@ report: the port's Dense layers that an unconditional network never calls, its c
 import json
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from score_core.checkpoints import msgpack_format
 from score_core.checkpoints.errors import CheckpointError
+from score_core.checkpoints.formats import (
+    FORMATS,
+    Format,
+    Report,
+    bridge,
+    load_formats,
+    register_bridge,
+    register_format,
+)
 from score_core.checkpoints.pth_format import loads_pth
 from score_core.checkpoints.store import read_checkpoint
 from score_core.checkpoints.torch_conversion import (
@@ -45,42 +55,20 @@ from score_core.checkpoints.torch_names import torch_leaves
 from score_core.checkpoints.tree import flatten, sort_names, unflatten
 from score_core.errors import UsageError
 
-__all__ = ["FORMATS", "Format", "Report", "convert", "detect_format", "read_state", "register_format"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Report",
+    "convert",
+    "detect_format",
+    "load_formats",
+    "read_state",
+    "register_bridge",
+    "register_format",
+]
 
 _MOMENTS = {"grad_ema": "exp_avg", "grad_sq_ema": "exp_avg_sq"}
 _SAFETENSORS = "score_core training state"
-
-
-@dataclass
-class Report:
-    """What became of every name.
-
-    Attributes:
-        copied, reshaped: pairs of names of parameters, before and after.
-        notes: what could not be carried over, and what was put in its place; sentences.
-    """
-
-    copied: list[tuple[str, str]] = field(default_factory=list)
-    reshaped: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-class Format(NamedTuple):
-    """A file format.
-
-    Attributes:
-        about: a few words.
-        recognises: whether the bytes of a file look like it.
-        read: ``read(data, config, report, where) -> tree``; ``config`` may be None where names need no translation.
-        write: ``write(tree, config, report) -> bytes``.
-        needs_config: whether names are translated, for which the configuration is needed.
-    """
-
-    about: str
-    recognises: Callable[[bytes], bool]
-    read: Callable[[bytes, Any, Report, Any], dict[str, Any]]
-    write: Callable[[dict[str, Any], Any, Report], bytes]
-    needs_config: bool
 
 
 def detect_format(data: bytes, where: Any = "the file") -> str:
@@ -89,7 +77,8 @@ def detect_format(data: bytes, where: Any = "the file") -> str:
     Raises:
         UsageError: it is none of them.
     """
-    for name, format_ in FORMATS.items():
+    # Those of packages first: they know more of a file than that it is a pickle or a msgpack.
+    for name, format_ in reversed(FORMATS.items()):
         if format_.recognises(data):
             return name
     known = "; ".join(f"{name}: {format_.about}" for name, format_ in FORMATS.items())
@@ -124,7 +113,8 @@ def convert(path: Path, target: str, config: Any) -> tuple[bytes, Report]:
     """
     if target not in FORMATS:
         raise UsageError(f"unknown format {target!r}; known: {', '.join(FORMATS)}.")
-    _, tree, report = read_state(path, config)
+    source, tree, report = read_state(path, config)
+    tree = bridge(tree, source, target, config, report)
     return FORMATS[target].write(tree, config, report), report
 
 
@@ -301,20 +291,6 @@ def _is_flax(data: bytes) -> bool:
     return len(data) > 1 and (0x81 <= data[0] <= 0x8F or data[0] == 0xDE)  # a map of msgpack
 
 
-FORMATS: dict[str, Format] = {
-    "pth": Format("PyTorch checkpoint of the port", _is_pth, _read_pth, _write_pth, True),
-    "safetensors": Format("safetensors", _is_safetensors, _read_safetensors, _write_safetensors, False),
-    "flax": Format("msgpack checkpoint of the JAX program", _is_flax, _read_flax, _write_flax, False),
-}
-"""Every format that :func:`convert` knows; packages add theirs by :func:`register_format`."""
-
-
-def register_format(name: str, format_: Format) -> None:
-    """Makes a format known.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if name in FORMATS:
-        raise ValueError(f"a checkpoint format named {name!r} is already registered")
-    FORMATS[name] = format_
+register_format("flax", Format("msgpack checkpoint of the JAX program", _is_flax, _read_flax, _write_flax, False))
+register_format("safetensors", Format("safetensors", _is_safetensors, _read_safetensors, _write_safetensors, False))
+register_format("pth", Format("PyTorch checkpoint of the port", _is_pth, _read_pth, _write_pth, True))
