@@ -22,7 +22,17 @@ from typing import Any, NamedTuple
 
 from score_core.errors import UsageError
 
-__all__ = ["FORMATS", "GROUP", "Format", "Report", "bridge", "load_formats", "register_bridge", "register_format"]
+__all__ = [
+    "FORMATS",
+    "GROUP",
+    "SCORE_SDE",
+    "Format",
+    "Report",
+    "bridge",
+    "load_formats",
+    "register_bridge",
+    "register_format",
+]
 
 GROUP = "score_core.checkpoint_formats"
 SCORE_SDE = "score_sde"
@@ -35,16 +45,20 @@ class Report:
 
     Attributes:
         copied, reshaped: pairs of names of parameters, before and after.
+        missing: names of the network that are not in the file, and descriptions of those of another shape.
+        unused: names in the file that the network does not have. Any of either ends the conversion.
         notes: what could not be carried over, and what was put in its place; sentences.
     """
 
     copied: list[tuple[str, str]] = field(default_factory=list)
     reshaped: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 class Format(NamedTuple):
-    """A file format.
+    """A file format. The first five fields are all that a package must give.
 
     Attributes:
         about: a few words.
@@ -56,14 +70,27 @@ class Format(NamedTuple):
         write: ``write(tree, config, report) -> bytes``. Raises UsageError for what the format cannot hold.
         needs_config: whether names are translated, for which the configuration is needed.
         family: which tree it reads and writes.
+        run: ``run(path, config, weights) -> array``, for ``--verify``: what the network gives for inputs that are the
+            same for all formats of the family, with the file's weights ("raw" or "ema") in the framework the file is
+            for. Raises CheckpointError. None: cannot be verified.
+        fits: ``fits(data, where) -> (config -> bool)``, for ``--identify``: looks at a file once and returns what says
+            whether it holds exactly the parameters of the network of a configuration (of any package: it may raise
+            UsageError, AttributeError or KeyError for one it does not understand). None: cannot be identified.
+        config: ``config(data, path) -> configuration or None``: the one that the file itself carries.
+        folder: a checkpoint is a folder: ``recognises``, ``read``, ``fits`` and ``config`` take its path in the place
+            of ``data``, and ``write`` returns the contents of its files by relative name.
     """
 
     about: str
-    recognises: Callable[[bytes], bool]
-    read: Callable[[bytes, Any, Report, Any], dict[str, Any]]
-    write: Callable[[dict[str, Any], Any, Report], bytes]
+    recognises: Callable[[Any], bool]
+    read: Callable[[Any, Any, Report, Any], dict[str, Any]]
+    write: Callable[[dict[str, Any], Any, Report], Any]
     needs_config: bool
     family: str = SCORE_SDE
+    run: Callable[[Any, Any, str], Any] | None = None
+    fits: Callable[[Any, Any], Callable[[Any], bool]] | None = None
+    config: Callable[[Any, Any], Any] | None = None
+    folder: bool = False
 
 
 Bridge = Callable[[dict[str, Any], Any, Report], dict[str, Any]]
