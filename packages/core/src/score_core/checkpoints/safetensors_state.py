@@ -142,8 +142,6 @@ def read_safetensors(data: bytes, config: Any, report: Report, where: Any) -> di
         flat = unflatten(arrays)
     except ValueError as error:
         raise CheckpointError(f"{where} is no training state: {error}. Name a checkpoint file.") from error
-    if "optimizer" in flat:
-        flat.setdefault("model_state", {})
     tree = require_state(flat, where, flavor if flavor in ("jax", "pytorch") else "jax")
     if config is not None:
         check_names(tree, config, report, where)
