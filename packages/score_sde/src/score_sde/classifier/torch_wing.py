@@ -102,6 +102,7 @@ class Classifier:
         self.adam = Adam(**adam)
         init_params(self.model, torch.Generator(self.device).manual_seed(seed))
         key = threefry.prng_key(seed)
+        ema_rate = float(np.float32(ema_rate))  # as the files keep it
         return create_state(self.model, key, adam=self.adam, lr=lr, ema_rate=ema_rate, ema_warmup=False)
 
     def update(self, state: TrainState, images: np.ndarray, labels: np.ndarray) -> tuple[TrainState, Tensor]:

@@ -224,11 +224,11 @@ class _Run:
         params = self.classifier.params_from_tree(tree, path)
         digest = sha256(path.read_bytes()).hexdigest()
         curves = []
+        # Of the training images as many as there are others, which is enough to see whether they are told by heart.
+        count = min(len(source) for source in sources)
         for source in sources:
             begin = time.monotonic()
-            measured = measure_accuracy(
-                self.classifier, params, source, self.settings.batch_size, self.settings.seed, self.stop
-            )
+            measured = measure_accuracy(self.classifier, params, source, count, self.settings.seed, self.stop)
             for std, accuracy in zip(measured.std, measured.accuracy, strict=True):
                 _logger.info("%s: noise %.4g, accuracy %.4f", source.split, std, accuracy)
             results = results_of(
