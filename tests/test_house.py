@@ -52,6 +52,7 @@ def test_lock_matches_the_resolver():
     "arguments",
     [
         ("score_sde", "--help"),
+        ("score_sde.classifier", "--help"),
         ("score_core.repro", "--help"),
         ("score_core.data", "--help"),
         ("score_core.metrics", "--help"),

@@ -1,0 +1,114 @@
+"""The samplers of a JAX experiment, over NumPy images ``[B, H, W, C]``; each compiled once."""
+
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_core.correctors import get_corrector
+from score_core.jax.controllable import (
+    get_encoder,
+    get_pc_colorizer,
+    get_pc_conditional_sampler,
+    get_pc_inpainter,
+)
+from score_core.jax.noise import PerSampleNoise
+from score_core.jax.sampling import get_ode_sampler
+from score_core.predictors import get_predictor
+from score_sde.classifier.load import LoadedClassifier
+from score_sde.experiment import usage_errors
+from score_sde.jax_experiment import JaxExperiment
+
+__all__ = ["Generator"]
+
+
+class Generator:
+    """What a request asks of the framework.
+
+    Arguments:
+        experiment: the configuration.
+        params: the network's parameters (:meth:`score_sde.experiment.Experiment.parameters`).
+        seed: of the images.
+        noise_consistent: see :class:`score_core.controllable.Replacement`.
+    """
+
+    def __init__(self, experiment: JaxExperiment, params: Any, seed: int, noise_consistent: bool) -> None:
+        self.experiment = experiment
+        self.params = params
+        self.key = jax.random.PRNGKey(seed)
+        self.noise_consistent = noise_consistent
+
+    def _noise(self, indices: np.ndarray) -> PerSampleNoise:
+        return PerSampleNoise(self.key, jnp.asarray(indices, jnp.int32), self.experiment.image_shape)
+
+    def _scaled(self, images: np.ndarray) -> jax.Array:
+        return jnp.asarray(self.experiment.scale(images))
+
+    def _build(self, builder: Any, *head: Any, **options: Any) -> Any:
+        sampling = self.experiment.config.sampling
+        with usage_errors():
+            rules = get_predictor(sampling.predictor), get_corrector(sampling.corrector)
+            sampler = builder(
+                self.experiment.sde,
+                self.experiment.apply_fn,
+                *head,
+                *rules,
+                **self.experiment.pc_options(),
+                **options,
+            )
+        return jax.jit(sampler)
+
+    def sample(self, indices: np.ndarray) -> np.ndarray:
+        """Images of the model with the numbers ``indices`` ``[B]``, in [0, 1]."""
+        return np.asarray(self.experiment.sampler(self.params, self._noise(indices)).images)
+
+    def inpaint(self, indices: np.ndarray, images: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Images in [0, 1] that agree with the uint8 ``images`` where ``mask`` is 1."""
+        samples = self._inpainter(self.params, self._noise(indices), self._scaled(images), jnp.asarray(mask))
+        return np.asarray(samples.images)
+
+    @cached_property
+    def _inpainter(self) -> Any:
+        return self._build(get_pc_inpainter, noise_consistent=self.noise_consistent)
+
+    def colorize(self, indices: np.ndarray, gray: np.ndarray) -> np.ndarray:
+        """Images in [0, 1] with the grey values of the uint8 ``gray`` ``[B, H, W, 3]``, whose channels are equal."""
+        return np.asarray(self._colorizer(self.params, self._noise(indices), self._scaled(gray)).images)
+
+    @cached_property
+    def _colorizer(self) -> Any:
+        return self._build(get_pc_colorizer, noise_consistent=self.noise_consistent)
+
+    def use_classifier(self, classifier: LoadedClassifier) -> None:
+        """What leads :meth:`conditional`."""
+        options = self.experiment.few_step_options()
+        self._conditional = self._build(get_pc_conditional_sampler, classifier.gradient, **options)
+        self._classifier_params = classifier.params
+
+    def conditional(self, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Images in [0, 1] of the classes ``labels`` ``[B]``."""
+        labels = jnp.asarray(labels, jnp.int32)  # type: ignore[assignment]
+        return np.asarray(self._conditional(self.params, self._noise(indices), self._classifier_params, labels).images)
+
+    def encode(self, images: np.ndarray) -> tuple[np.ndarray, int]:
+        """Latent codes ``[B, H, W, C]`` of uint8 images, and the function evaluations."""
+        latents = self._encoder(self.params, self._scaled(images))
+        return np.asarray(latents.z), int(latents.nfe)
+
+    @cached_property
+    def _encoder(self) -> Any:
+        return get_encoder(self.experiment.sde, self.experiment.apply_fn, eps=self.experiment.sampling_eps)
+
+    def decode(self, z: np.ndarray) -> tuple[np.ndarray, int]:
+        """The images in [0, 1] of latent codes, and the function evaluations."""
+        samples = self._decoder(self.params, jnp.asarray(z))
+        return np.asarray(samples.images), int(samples.nfe)
+
+    @cached_property
+    def _decoder(self) -> Any:
+        experiment = self.experiment
+        return get_ode_sampler(
+            experiment.sde, experiment.apply_fn, eps=experiment.sampling_eps, inverse_scaler=experiment.inverse_scaler
+        )
