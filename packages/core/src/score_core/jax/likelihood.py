@@ -87,6 +87,7 @@ def get_likelihood_fn(
 
     def likelihood(params: Any, data: jax.Array, probe: jax.Array) -> LikelihoodResult:
         y0 = (flow.state(data), jnp.zeros((data.shape[0],), jnp.float32))
+        nfe: Any
         problem = (derivative, (params, probe), y0, flow.start, flow.end)
         if solver == "scipy":
             y, nfe = integrate_scipy(*problem, method=method, **flow.options)
