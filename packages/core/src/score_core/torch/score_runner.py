@@ -21,6 +21,7 @@ import logging
 import math
 import random
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -189,7 +190,9 @@ class ScoreProgram(ABC):
         """The contents of a checkpoint; a program with more than network and optimiser adds to them."""
         del epoch, step
         network = unwrapped(self.network).state_dict()
-        return [type(network)((self.prefix + k, v) for k, v in network.items()), self.optimizer.state_dict()]
+        # contiguous: how a network lies in memory is no business of its file
+        named = OrderedDict((self.prefix + key, value.contiguous()) for key, value in network.items())
+        return [named, self.optimizer.state_dict()]
 
     def restore(self, checkpoint: ListCheckpoint) -> None:
         """Take over the network's and the optimiser's state.
@@ -204,6 +207,11 @@ class ScoreProgram(ABC):
             raise CheckpointError(
                 f"{checkpoint.path}: the optimiser's state is not that of optim.*: {error}"
             ) from error
+
+        for parameter, values in self.optimizer.state.items():
+            for key, value in values.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter).copy_(value)  # fused updates want one layout
 
     def snapshot(  # noqa: B027 - NCSN draws no samples while it trains
         self, step: int, generator: torch.Generator, summaries: SummaryWriter
