@@ -131,6 +131,8 @@ def fast_fid(
     section = config.fast_fid
     if section.ensemble and config.model.ema:
         raise UsageError("fast_fid.ensemble averages the scores of raw checkpoints: it needs model.ema false.")
+    if section.ensemble and config.model.architecture is None:
+        config.model.architecture = "NCSN"  # parity: ensembles are of NCSN, whatever the dataset
     steps = checkpoint_range(section, log_path)
     fids: dict[int, float] = {}
     _write_fids(folder, fids)
@@ -157,15 +159,14 @@ def fast_fid(
             "seed": seed,
             "denoise": bool(config.sampling.denoise),
         }
+        sampler = Sampler(config, section, score_fn, seed, device)
+        dump = Dump(folder / f"ckpt_{step}", "sample", total, batch_size, identity)
+        with StepLines("annealed") as lines:
+            dump.fill(_draw(sampler, lines if section.verbose else None), stop)
         known = _known(exp, extractor.name, reference.digest, total, identity, step)
         if known is None:
-            sampler = Sampler(config, section, score_fn, seed, device)
-            dump = Dump(folder / f"ckpt_{step}", "sample", total, batch_size, identity)
-            with StepLines("annealed") as lines:
-                dump.fill(_draw(sampler, lines if section.verbose else None), stop)
             samples = collect_statistics(extractor, dump.batches(), header={})
-            scores = compute_metrics(samples, reference)
-            results = _results(scores, config, step, identity, begin)
+            results = _results(compute_metrics(samples, reference), config, step, identity, begin)
             add_results(exp / RESULTS, results)
             known = results[0].value
         fids[step] = known

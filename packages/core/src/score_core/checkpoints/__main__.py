@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from score_core.checkpoints.errors import printable
 from score_core.errors import UsageError, UserError, run_main
 
 _EPILOG = """SRC is a file, a folder with checkpoint_N, a run's work directory, or a diffusers folder. FORMAT:
@@ -113,7 +114,7 @@ def _inspect(options: argparse.Namespace) -> int:
     for name, params in sets.items():
         bad = [key for key, value in flatten(params).items() if not np.isfinite(value).all()]
         if bad:
-            print(f"NOT FINITE   {name}: {', '.join(bad[:5])}")
+            print(f"NOT FINITE   {name}: {printable(', '.join(bad[:5]))}")
     params = flatten(next(iter(sets.values())))
     print(f"parameters   {sum(np.size(value) for value in params.values()):,} in {len(params)} arrays")
     return _print_names(params, options.verbose)
@@ -124,12 +125,12 @@ def _print_names(flat: dict[str, Any], verbose: bool) -> int:
 
     for path, value in flat.items() if verbose else ():
         array = np.asarray(value)
-        print(f"  {path}  {array.shape}  {array.dtype}")
+        print(f"  {printable(path)}  {array.shape}  {array.dtype}")
     return 0
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from score_core.checkpoints.convert import Options, Report, convert, open_source
+    from score_core.checkpoints.convert import FORMATS, Options, Report, convert, open_source
 
     if options.to is None:
         raise UsageError("--to is missing: flax, pth, safetensors, diffusers, or a package's format.")
@@ -137,7 +138,8 @@ def _convert(options: argparse.Namespace) -> int:
     source = open_source(options.source, options.step)
     path, name = source.path, source.name
     config = _config(options.config, source)
-    if config is None and (options.to != "safetensors" and name != options.to):
+    formats = [source.format, *([FORMATS[options.to]] if options.to in FORMATS else [])]
+    if config is None and any(format_.needs_config for format_ in formats):
         raise UsageError("--config is missing: the network's configuration. score-convert --identify SRC may find it.")
     report = Report()
     choices = Options(options.weights, options.norms, not options.no_module)
@@ -184,10 +186,10 @@ def _summarise(report: Any, verbose: bool) -> None:
         f"{len(report.missing)} missing, {len(report.unused)} unused"
     )
     for note in report.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     if verbose:
         for before, after in report.copied + report.reshaped:
-            print(f"  {before} -> {after}")
+            print(f"  {printable(before)} -> {printable(after)}")
 
 
 def _verify(one: tuple[str, Path], other: tuple[str, Path], config: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from importlib import import_module
-from io import BytesIO
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 
@@ -41,8 +39,8 @@ _ENTRIES = ("optimizer", "model", "ema", "step")
 
 
 def recognises_pth(data: bytes) -> bool:
-    """Whether it is a zip archive or begins as PyTorch's older form."""
-    return data[:2] == b"\x80\x02" or (data[:4] == b"PK\x03\x04" and is_zipfile(BytesIO(data)))
+    """Whether it begins as a zip archive or as PyTorch's older form."""
+    return data[:2] == b"\x80\x02" or data[:4] == b"PK\x03\x04"
 
 
 def split_pth(content: Any, where: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None, str]:

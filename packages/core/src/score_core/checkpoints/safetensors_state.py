@@ -142,8 +142,6 @@ def read_safetensors(data: bytes, config: Any, report: Report, where: Any) -> di
         flat = unflatten(arrays)
     except ValueError as error:
         raise CheckpointError(f"{where} is no training state: {error}. Name a checkpoint file.") from error
-    if "optimizer" in flat:
-        flat.setdefault("model_state", {})
     tree = require_state(flat, where, flavor if flavor in ("jax", "pytorch") else "jax")
     if config is not None:
         check_names(tree, config, report, where)
@@ -171,4 +169,5 @@ def write_safetensors(tree: dict[str, Any], config: Any, report: Report) -> byte
     else:
         arrays = {name: value for name, value in flatten(tree).items() if name != "meta/flavor"}
         arrays = {name: np.asarray(v) for name, v in arrays.items() if not isinstance(v, Mapping | str | bool)}
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    # not ascontiguousarray, which makes numbers arrays of one
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)

@@ -72,7 +72,7 @@ def require_state(tree: Any, where: Any, flavor: str = "jax") -> dict[str, Any]:
         params = tree["params"] if set(tree) == {"params"} else tree
         _require_params(params, "its parameters", where)
         return {"params": _old_norms(params), "meta": {FLAVOR: flavor}}
-    absent = [name for name in ("step", "optimizer", "lr", "ema_rate", "params_ema") if name not in tree]
+    absent = [name for name in _NAMES if name not in tree and name != "model_state"]
     if not absent:
         optimizer = tree["optimizer"] if isinstance(tree["optimizer"], Mapping) else {}
         absent = [f"optimizer/{name}" for name in ("target", "state") if name not in optimizer]
@@ -81,15 +81,21 @@ def require_state(tree: Any, where: Any, flavor: str = "jax") -> dict[str, Any]:
             absent = [f"optimizer/state/{name}" for name in ("step", "param_states") if name not in state]
     if absent:
         raise CheckpointError(f"{where} is no training state: it lacks {', '.join(absent)}. Name a checkpoint file.")
-    made = {name: tree[name] for name in _NAMES if name in tree}
     optimizer = tree["optimizer"]
+    stray = [name for name in tree if name not in _NAMES]
+    stray += [f"optimizer/{name}" for name in optimizer if name not in ("target", "state")]
+    stray += [f"optimizer/state/{name}" for name in optimizer["state"] if name not in ("step", "param_states")]
+    if stray:
+        raise CheckpointError(f"{where} holds what no training state has: {', '.join(stray)}. Name a checkpoint file.")
+    made = {"model_state": {}, **{name: tree[name] for name in _NAMES if name in tree}}
+    if np.shape(tree["rng"]) != (2,):
+        raise CheckpointError(f"{where}: rng is no random key, two integers. Name a checkpoint file.")
     sets = (optimizer["target"], tree["params_ema"], optimizer["state"]["param_states"])
     for params, what in zip(sets, ("optimizer/target", "params_ema", "optimizer/state/param_states"), strict=True):
         _require_params(params, what, where)
-    for value, what in ((tree["step"], "step"), (optimizer["state"]["step"], "optimizer/state/step")):
-        number(value, what, where)
-    for name in ("lr", "ema_rate"):
+    for name in ("step", "lr", "ema_rate"):
         number(tree[name], name, where)
+    number(optimizer["state"]["step"], "optimizer/state/step", where)
     made["optimizer"] = {
         "target": _old_norms(sets[0]),
         "state": {"step": optimizer["state"]["step"], "param_states": _old_norms(sets[2])},
