@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from score_core import _float32
+from score_core.errors import UsageError
 
 __all__ = [
     "annealed_step_sizes",
     "ddpm_params",
     "discrete_sigmas",
+    "langevin_sigmas",
     "linear_betas",
     "model_sigmas",
-    "model_sigmas64",
     "time_grid",
 ]
 
@@ -37,9 +38,32 @@ def model_sigmas(sigma_min: float, sigma_max: float, num_scales: int) -> np.ndar
     return _float32.exp(_float32.linspace(np.log(np.float32(sigma_max)), np.log(np.float32(sigma_min)), num_scales))
 
 
-def model_sigmas64(sigma_min: float, sigma_max: float, num_scales: int) -> np.ndarray:
-    """:func:`model_sigmas` as the PyTorch program of score_sde computes and stores them: in float64 throughout."""
-    return np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), num_scales))
+def langevin_sigmas(
+    sigma_begin: float, sigma_end: float, num_classes: int, sigma_dist: str = "geometric"
+) -> np.ndarray:
+    """The noise levels of annealed Langevin dynamics: float64 ``[num_classes]``, **descending** (index 0 the largest).
+
+    The PyTorch program of score_sde computes and stores its levels so, too.
+
+    Arguments:
+        sigma_begin, sigma_end: largest and smallest standard deviation, in units of the data, > 0.
+        num_classes: how many levels; one level is ``sigma_begin``.
+        sigma_dist: ``geometric`` (NCSN; equal ratios) or ``uniform`` (equal differences).
+
+    Raises:
+        UsageError: an unknown ``sigma_dist``, levels that are not positive, or none at all.
+    """
+    if not (sigma_begin > 0 and sigma_end > 0 and num_classes >= 1):
+        raise UsageError(
+            f"noise levels from {sigma_begin} to {sigma_end}, {num_classes} of them, cannot be made: "
+            "model.sigma_begin and model.sigma_end must be positive and model.num_classes at least 1"
+        )
+    match sigma_dist:
+        case "geometric":
+            return np.exp(np.linspace(np.log(sigma_begin), np.log(sigma_end), num_classes))
+        case "uniform":
+            return np.linspace(sigma_begin, sigma_end, num_classes)
+    raise UsageError(f"unknown model.sigma_dist {sigma_dist!r}; known: geometric, uniform")
 
 
 def discrete_sigmas(sigma_min: float, sigma_max: float, N: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from score_core.noise_scales import ddpm_params, model_sigmas64
+from score_core.noise_scales import ddpm_params, langevin_sigmas
 from score_core.parameterization import get_score_fn
 from score_core.sdes import VESDE, VPSDE, SubVPSDE
 
@@ -83,8 +83,8 @@ LEVELS = {
 def test_noise_levels_in_double_precision():
     stored = {key.partition("/")[2] for key in SCHEDULES if key.startswith("get_sigmas/")}
     assert stored == set(LEVELS)
-    for name, arguments in LEVELS.items():
-        found = model_sigmas64(*arguments)
+    for name, (sigma_min, sigma_max, num_scales) in LEVELS.items():
+        found = langevin_sigmas(sigma_max, sigma_min, num_scales)
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, SCHEDULES[f"get_sigmas/{name}"], rtol=1e-12)
 

@@ -19,7 +19,7 @@ from score_core.checkpoints.pth_format import loads_pth
 from score_core.correctors import get_corrector
 from score_core.errors import UsageError
 from score_core.likelihood import LikelihoodResult
-from score_core.noise_scales import model_sigmas64
+from score_core.noise_scales import langevin_sigmas
 from score_core.predictors import get_predictor
 from score_core.random import NoiseSource, Role
 from score_core.sdes import get_sde
@@ -148,7 +148,7 @@ class TorchExperiment(Experiment):
         buffers = {}
         if self._keys_in_files is not None:
             # parity: float64, unlike the levels that the network divides by
-            levels = model_sigmas64(model.sigma_min, model.sigma_max, model.num_scales)
+            levels = langevin_sigmas(model.sigma_max, model.sigma_min, model.num_scales)
             buffers = {_SIGMAS: torch.from_numpy(levels)}
         buffer = io.BytesIO()
         torch.save(_plain(state_to_tree(state, self._keys_in_files, buffers)), buffer)

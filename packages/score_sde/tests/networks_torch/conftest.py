@@ -79,7 +79,7 @@ def _refinenet_names(model: Any) -> dict[str, str]:
             block = model.get_submodule(name)
             ours = {name: "", **{f"{name}.{norm}": f".normalize{n + 1}" for n, norm in enumerate(block.norms)}}
             ours |= {f"{name}.{conv}": f".conv{n + 1}" for n, conv in enumerate(block.convs)}
-            ours |= {f"{name}.{block.shortcut}": ".shortcut"} if block.shortcut else {}
+            ours |= {f"{name}.{block.skip}": ".shortcut"} if block.skip else {}
             pooled = {f"{key}.Conv_0": f"{value}.conv" for key, value in ours.items() if "ConvMeanPool" in key}
             names |= {key: f"res{number}.{i}{value}" for key, value in (ours | pooled).items()}
     for name, number in zip(model.refine, up, strict=True):

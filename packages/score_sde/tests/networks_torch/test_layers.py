@@ -11,6 +11,7 @@ from torch import nn
 from score_core.torch import networks
 from score_core.torch.networks import blocks, layers, normalization, refine
 from score_core.torch.networks.flax_tree import flax_leaves
+from score_core.torch.networks.refinenet import rules
 
 GOLDEN = goldens.load("score_sde", "torch/ops.npz")
 
@@ -203,7 +204,7 @@ def test_group_norm_of_an_unsuitable_width(groups):
 
 
 def test_mean_pool_divides_by_25_everywhere():
-    pooled = refine.avg_pool_5x5(torch.ones(1, 1, 6, 6))[0, 0]
+    pooled = rules.avg_pool_5x5(torch.ones(1, 1, 6, 6))[0, 0]
     np.testing.assert_allclose([pooled[0, 0], pooled[2, 3]], [9 / 25, 1], rtol=1e-6)
 
 

@@ -18,7 +18,7 @@ from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.torch_leaf import TorchLeaf, Transform
 from score_core.checkpoints.torch_names import torch_leaves
 from score_core.checkpoints.tree import flatten, sort_names, unflatten
-from score_core.noise_scales import model_sigmas64
+from score_core.noise_scales import langevin_sigmas
 
 __all__ = [
     "Comparison",
@@ -202,7 +202,7 @@ def to_torch(
     if _has_levels(config):
         model = config.model
         # parity: float64, unlike the levels of the Flax networks (noise_scales.model_sigmas).
-        state_dict[SIGMAS] = model_sigmas64(model.sigma_min, model.sigma_max, model.num_scales)
+        state_dict[SIGMAS] = langevin_sigmas(model.sigma_max, model.sigma_min, model.num_scales)
     for leaf in torch_leaves(config, flavor):
         if leaf.name is None:
             state_dict[leaf.key] = np.zeros(leaf.shape, np.float32)

@@ -98,6 +98,8 @@ class _ConsoleHandler(logging.StreamHandler[Any]):
     """Writes to whatever ``sys.stderr`` is at the moment, above the progress bars that are drawn there."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "file_only", False):  # what a progress bar shows already
+            return
         self.stream = sys.stderr
         tqdm = sys.modules.get("tqdm")
         if tqdm is None:

@@ -74,6 +74,11 @@ class Progress:
         elif self.step != self._last_step:
             self._write_line()
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a bar is drawn."""
+        return self._bar is not None
+
     def update(self, steps: int = 1, **values: float) -> None:
         """Count ``steps`` more; ``values`` (plain numbers) replace those shown so far under the same names."""
         self.step += steps

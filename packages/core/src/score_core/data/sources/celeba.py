@@ -34,7 +34,8 @@ LAYOUT = Layout(
 )
 
 _CROP = 140
-_PARTITION = {"train": 0, "test": 1}
+_PARTITION = {"train": 0, "test": 1, "partition2": 2}
+"""``partition2``, the published test split, is that of NCSN and NCSNv2 (:mod:`score_core.data.torchvision_sources`)."""
 
 
 def _partition(file: Path, split: str) -> list[str]:

@@ -9,6 +9,8 @@ there with a TypeError. There are no labels. Needs the ``lsun`` extra. The finge
 entries and the file's size: hashing 40 GB would take longer than an epoch.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from score_core.data.encoded import EncodedSource
@@ -52,8 +54,13 @@ def _convert(image: np.ndarray, size: int) -> np.ndarray:
     return crop_resize(image, size)
 
 
-def load(request: Request) -> EncodedSource:
-    """The images of ``category`` found in the folder ``path`` that holds both databases, or below ``root``."""
+def load(
+    request: Request, convert: Callable[[np.ndarray, int], np.ndarray] | None = None, recipe: str = ""
+) -> EncodedSource:
+    """The images of ``category`` found in the folder ``path`` that holds both databases, or below ``root``.
+
+    ``convert`` and the words ``recipe`` for it replace this program's resize (see :class:`EncodedSource`).
+    """
     category = request.category
     if category not in CATEGORIES:
         raise DataError(
@@ -67,14 +74,16 @@ def load(request: Request) -> EncodedSource:
         raise LAYOUT.missing(request, put)
     database = open_database(place)
     keys = database.keys
-    recipe = "bilinear, central crop, rounded" if request.image_size == _SMALL_FIRST else "square, bicubic, truncated"
+    if convert is None:
+        small = request.image_size == _SMALL_FIRST
+        convert, recipe = _convert, "bilinear, central crop, rounded" if small else "square, bicubic, truncated"
     return EncodedSource(
         request,
         len(keys),
         read=lambda i: database.read(keys[i].tobytes()),
         name=lambda i: keys[i].tobytes().decode("ascii", "backslashreplace"),
         place=str(place),
-        convert=_convert,
+        convert=convert,
         fingerprint=fingerprint(
             name,
             keys.view(np.uint8),

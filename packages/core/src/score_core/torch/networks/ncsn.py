@@ -46,5 +46,5 @@ class NCSN(NCSNv2_64):
         norm = functools.partial(ConditionalInstanceNorm2dPlus, num_classes=self.num_classes, flavor=self.flavor)
         return norm, norm
 
-    def _condition(self, labels: Tensor) -> tuple[Tensor, ...]:
-        return (labels,)
+    def condition(self, labels: Tensor | None) -> tuple[Tensor, ...]:
+        return () if labels is None else (labels,)

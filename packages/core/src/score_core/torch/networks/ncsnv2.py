@@ -7,39 +7,18 @@ Three depths, for images of about 64, 128 and 256 pixels.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from torch import Tensor
-
-from score_core.torch.networks.layers import (
-    Flavor,
-    ScoreNetwork,
-    get_activation,
-    level_of,
-    ncsn_conv,
-    rescale_input,
-    working_precision,
-)
+from score_core.torch.networks.layers import Flavor, ScoreNetwork, get_activation, ncsn_conv
 from score_core.torch.networks.normalization import Norm, get_normalization
 from score_core.torch.networks.refine import RefineBlock, ResidualBlock, interpolation_method
+from score_core.torch.networks.refinenet.rules import STAGES_2, STAGES_4, STAGES_8, RefineNet, Stage
 
 __all__ = ["NCSNv2_64", "NCSNv2_128", "NCSNv2_256", "Stage"]
 
 
-class Stage(NamedTuple):
-    """Two residual blocks of ``width * nf`` channels and the refine block of ``refined * nf`` channels they feed.
-
-    ``down``: the first of the two halves the size (``dilation`` 1) or dilates its convolutions.
-    """
-
-    width: int
-    refined: int
-    down: bool = True
-    dilation: int = 1
-
-
 @dataclass(eq=False, repr=False)
-class NCSNv2_64(ScoreNetwork):
+class NCSNv2_64(ScoreNetwork, RefineNet):
     """NCSNv2 for 32 and 64 pixels; the defaults are CIFAR-10.
 
     Call with ``x`` ``[B, num_channels, H, W]`` (in [0, 1], or [-1, 1] if ``centered``) and integer labels ``[B]``
@@ -90,28 +69,23 @@ class NCSNv2_64(ScoreNetwork):
         }
 
     def _stages(self) -> tuple[Stage, ...]:
-        narrow = self.flavor == "pytorch"
-        return (Stage(1, 1, down=False), Stage(2, 1 if narrow else 2), Stage(2, 2, dilation=2), Stage(2, 2, dilation=4))
+        return STAGES_2 if self.flavor == "pytorch" else (STAGES_2[0], Stage(2, 2), *STAGES_2[2:])
 
     def _norms(self) -> tuple[Norm, Norm | None]:
         """Normalisation of the residual blocks and of the refine blocks."""
         return get_normalization(self.normalization, self.flavor), None
 
-    def _condition(self, labels: Tensor) -> tuple[Tensor, ...]:
-        """What the normalisations take besides the map."""
-        del labels
-        return ()
-
     def __post_init__(self) -> None:
         super().__init__(self.sigma_min, self.sigma_max, self.num_scales, self.flavor)
         self.act = get_activation(self.nonlinearity)
+        self.rescaled = self.centered
         method = interpolation_method(self.interpolation)
         norm, refine_norm = self._norms()
         stages = self._stages()
         self.halvings = sum(stage.down and stage.dilation == 1 for stage in stages)
 
         h = self.nf
-        self.Conv_0 = ncsn_conv(self.num_channels, h)
+        self.begin = self.add(ncsn_conv(self.num_channels, h))
         self.down: list[tuple[str, str]] = []
         for stage in stages:
             names = []
@@ -139,47 +113,18 @@ class NCSNv2_64(ScoreNetwork):
             h = features
 
         self.norm = self.add(norm(h))
-        self.Conv_1 = ncsn_conv(h, self.num_channels)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        condition = self._condition(labels)
-        h = self.Conv_0(rescale_input(x, self.centered, self.num_channels, self.halvings))
-        skips = []
-        for first, second in self.down:
-            h = getattr(self, second)(getattr(self, first)(h, *condition), *condition)
-            skips.append(h)
-
-        hs: list[Tensor] = []
-        for name in self.refine:
-            hs = [getattr(self, name)([skips.pop(), *hs], *condition)]
-
-        h = self.act(getattr(self, self.norm)(hs[0], *condition))
-        h = working_precision(self.Conv_1(h))
-        return h / level_of(self.sigmas, labels).to(h.dtype) if self.scale_by_sigma else h
+        self.end = self.add(ncsn_conv(h, self.num_channels))
 
 
 class NCSNv2_128(NCSNv2_64):
     """NCSNv2 for 96 to 128 pixels."""
 
     def _stages(self) -> tuple[Stage, ...]:
-        return (
-            Stage(1, 1, down=False),
-            Stage(2, 1),
-            Stage(2, 2),
-            Stage(4, 2, dilation=2),
-            Stage(4, 4, dilation=4),
-        )
+        return STAGES_4
 
 
 class NCSNv2_256(NCSNv2_64):
     """NCSNv2 for 256 pixels."""
 
     def _stages(self) -> tuple[Stage, ...]:
-        return (
-            Stage(1, 1, down=False),
-            Stage(2, 1),
-            Stage(2, 2),
-            Stage(2, 2),
-            Stage(4, 2, dilation=2),
-            Stage(4, 4, dilation=4),
-        )
+        return STAGES_8

@@ -1,25 +1,17 @@
-r"""Blocks of the RefineNets of NCSN and NCSNv2 (after Lin et al., arXiv:1611.06612).
+r"""Blocks of the RefineNets of NCSN and NCSNv2 under the names of score_sde's Flax tree.
 
-Each block exists for NCSNv2 (normalisation without labels, none inside the refine blocks, maximum pooling) and, under
-the name of the checkpoints, for NCSN (``Cond...``: conditional normalisation before every activation or pooling, mean
-pooling). Blocks take ``*labels``: nothing, or the integer labels ``[B]`` which are handed to every normalisation.
-
-    residual     y = s(x) + conv(act(norm(conv(act(norm(x))))));  halved by the mean of 2x2, or dilated at the same size
-    RCU          x + conv(act(conv(act(x)))), repeated
-    MSF          sum_i resize(conv(x_i)) to the size of the first input
-    CRP          x = act(x);  p_0 = x;  p_{k+1} = conv(pool_5x5(p_k));  x + sum_k p_k
-    refine       CRP(MSF(RCU(x_1), RCU(x_2))), then RCU
+What they compute is in :mod:`score_core.torch.networks.refinenet.rules`. Each block exists for NCSNv2 (normalisation
+without labels, none inside the refine blocks) and, under the name of the checkpoints, for NCSN (``Cond...``).
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from score_core.torch.networks.layers import Activation, Compact, Conv, Flavor, lecun_init_, ncsn_conv, ncsn_init_
 from score_core.torch.networks.normalization import Norm
+from score_core.torch.networks.refinenet.rules import ChainedPooling, ConvolutionUnits, Fusion, Refinement, Residual
 from score_core.torch.networks.resampling import naive_downsample_2d
 
 __all__ = ["CondRefineBlock", "ConditionalResidualBlock", "RefineBlock", "ResidualBlock", "interpolation_method"]
@@ -34,17 +26,6 @@ def interpolation_method(name: str) -> str:
     return _METHODS[name]
 
 
-def max_pool_5x5(x: Tensor) -> Tensor:
-    """Maximum over the 5x5 neighbourhood of each position, outside is -inf."""
-    return F.max_pool2d(x, 5, stride=1, padding=2)
-
-
-def avg_pool_5x5(x: Tensor) -> Tensor:
-    """Mean over the 5x5 neighbourhood, zeros outside."""
-    # parity: the divisor is 25 at the border too.
-    return F.avg_pool2d(x, 5, stride=1, padding=2)
-
-
 class ConvMeanPool(Compact):
     """A convolution, then the mean of each 2x2 square."""
 
@@ -57,7 +38,7 @@ class ConvMeanPool(Compact):
         return naive_downsample_2d(self.Conv_0(x))
 
 
-class ResidualBlock(Compact):
+class ResidualBlock(Compact, Residual):
     """Residual block with ``features`` channels out; ``down``: half the size, or for ``dilation > 1`` the size kept."""
 
     def __init__(
@@ -77,31 +58,25 @@ class ResidualBlock(Compact):
         pooled = down and dilation == 1
         self.norms = (self.add(norm(in_features)), self.add(norm(middle)))
         # Names follow Flax: without "down" the shortcut comes first, with it last.
-        self.shortcut = ""
+        self.skip = ""
         if not down and in_features != features:
             size = 1 if dilation == 1 else 3
-            self.shortcut = self.add(ncsn_conv(in_features, features, size=size, dilation=dilation))
+            self.skip = self.add(ncsn_conv(in_features, features, size=size, dilation=dilation))
         first = self.add(ncsn_conv(in_features, middle, dilation=dilation))
         if pooled:
             self.convs = (first, self.add(ConvMeanPool(middle, features, 3, flavor)))
-            self.shortcut = self.add(ConvMeanPool(in_features, features, 1, flavor))
+            self.skip = self.add(ConvMeanPool(in_features, features, 1, flavor))
         else:
             self.convs = (first, self.add(ncsn_conv(middle, features, dilation=dilation)))
             if down:
-                self.shortcut = self.add(ncsn_conv(in_features, features, dilation=dilation))
-
-    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
-        h = x
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            h = getattr(self, conv)(self.act(getattr(self, norm)(h, *labels)))
-        return (getattr(self, self.shortcut)(x) if self.shortcut else x) + h
+                self.skip = self.add(ncsn_conv(in_features, features, dilation=dilation))
 
 
 class ConditionalResidualBlock(ResidualBlock):
     """The residual block of NCSN."""
 
 
-class RCUBlock(Compact):
+class RCUBlock(Compact, ConvolutionUnits):
     """Residual convolution units: ``blocks`` times two activations and convolutions, width kept."""
 
     def __init__(self, channels: int, blocks: int, act: Activation, norm: Norm | None = None) -> None:
@@ -112,17 +87,8 @@ class RCUBlock(Compact):
             for _ in range(blocks)
         ]
 
-    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
-        for block in self.blocks:
-            residual = x
-            for norm, conv in block:
-                h = getattr(self, norm)(x, *labels) if norm else x
-                x = getattr(self, conv)(self.act(h))
-            x = x + residual
-        return x
 
-
-class MSFBlock(Compact):
+class MSFBlock(Compact, Fusion):
     """Multi-resolution fusion: the inputs brought to ``features`` channels and the size of the first, summed."""
 
     def __init__(
@@ -135,34 +101,16 @@ class MSFBlock(Compact):
             ("" if norm is None else self.add(norm(width)), self.add(ncsn_conv(width, features))) for width in in_widths
         ]
 
-    def forward(self, xs: list[Tensor], *labels: Tensor) -> Tensor:
-        size = xs[0].shape[2:]
-        hs = []
-        for x, (norm, conv) in zip(xs, self.inputs, strict=True):
-            h = getattr(self, conv)(getattr(self, norm)(x, *labels) if norm else x)
-            if h.shape[2:] != size:
-                h = F.interpolate(h, size, mode=self.method, align_corners=self.align_corners)
-            hs.append(h)
-        return torch.stack(hs).sum(0)
 
-
-class CRPBlock(Compact):
+class CRPBlock(Compact, ChainedPooling):
     """Chained residual pooling, two stages."""
 
     def __init__(self, channels: int, act: Activation, norm: Norm | None = None) -> None:
         super().__init__()
-        self.act = act
+        self.act, self.average = act, norm is not None
         self.stages = [
             ("" if norm is None else self.add(norm(channels)), self.add(_unbiased(channels))) for _ in range(2)
         ]
-
-    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
-        x = path = self.act(x)
-        for norm, conv in self.stages:
-            pooled = avg_pool_5x5(getattr(self, norm)(path, *labels)) if norm else max_pool_5x5(path)
-            path = getattr(self, conv)(pooled)
-            x = path + x
-        return x
 
 
 def _unbiased(channels: int) -> Conv:
@@ -181,7 +129,7 @@ class CondCRPBlock(CRPBlock):
     """The chained residual pooling of NCSN."""
 
 
-class RefineBlock(Compact):
+class RefineBlock(Compact, Refinement):
     """Fuse the inputs (of ``in_widths`` channels, size of the first) to ``features`` channels and refine them.
 
     A single input has ``features`` channels already and nothing to be fused with; ``end``: three units at the end, not
@@ -208,11 +156,6 @@ class RefineBlock(Compact):
         self.fuse = self.add(self.msf(in_widths, features, method, flavor, norm)) if len(in_widths) > 1 else ""
         self.pool = self.add(self.crp(features, act, norm))
         self.last = self.add(self.rcu(features, 3 if end else 1, act, norm))
-
-    def forward(self, xs: list[Tensor], *labels: Tensor) -> Tensor:
-        hs = [getattr(self, name)(x, *labels) for name, x in zip(self.adapt, xs, strict=True)]
-        h = getattr(self, self.fuse)(hs, *labels) if self.fuse else hs[0]
-        return getattr(self, self.last)(getattr(self, self.pool)(h, *labels), *labels)
 
 
 class CondRefineBlock(RefineBlock):
