@@ -109,9 +109,17 @@ _DAMAGED = (
 
 def loads_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
     """:func:`load_pth` of bytes; ``where`` is what errors call them."""
+    return loads_with(_Machine, _Resolver, data, where)
+
+
+def loads_with(
+    machine: "Callable[[io.BytesIO], _Machine]", resolver: "type[_Resolver]", data: bytes, where: Any
+) -> Any:
+    """:func:`loads_pth` by a machine and a resolver that know more (:mod:`score_core.checkpoints.pth_objects`)."""
     try:
-        content, storages = _read_zip(data) if data[:4] == b"PK\x03\x04" else _read_old(io.BytesIO(data))
-        return _Resolver(storages).value(content)
+        read = _read_zip if data[:4] == b"PK\x03\x04" else _read_old
+        content, storages = read(data, machine)
+        return resolver(storages).value(content)
     except _Unreadable as error:
         raise CheckpointError(f"{where} is not read: {error}") from error
     except _DAMAGED as error:
@@ -121,7 +129,7 @@ def loads_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
         ) from error
 
 
-def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
+def _read_zip(data: bytes, machine: "Callable[[io.BytesIO], _Machine]") -> tuple[Any, Callable[[str], bytes]]:
     archive = zipfile.ZipFile(io.BytesIO(data))
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
@@ -136,20 +144,21 @@ def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
 
     if root + "byteorder" in archive.namelist() and read("byteorder") != b"little":
         raise _Unreadable("it was written on a big-endian machine. Save it again on another.")
-    return _Machine(io.BytesIO(read("data.pkl"))).load(), lambda key: read(f"data/{key}")
+    return machine(io.BytesIO(read("data.pkl"))).load(), lambda key: read(f"data/{key}")
 
 
-def _read_old(file: io.BytesIO) -> tuple[Any, Callable[[str], bytes]]:
+def _read_old(data: bytes, machine: "Callable[[io.BytesIO], _Machine]") -> tuple[Any, Callable[[str], bytes]]:
+    file = io.BytesIO(data)
     if _Machine(file).load() != _MAGIC or _Machine(file).load() != _VERSION:
         raise _Unreadable("it was not written by torch.save.")
     _Machine(file).load()
-    machine = _Machine(file)
-    content = machine.load()
+    contents = machine(file)
+    content = contents.load()
     keys = _Machine(file).load()
     numbers: dict[str, bytes] = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        size = _itemsize(machine.dtypes[key]) * count
+        size = _itemsize(contents.dtypes[key]) * count
         numbers[key] = file.read(size) if size >= 0 else b""
     return content, numbers.__getitem__
 
@@ -309,6 +318,10 @@ class _Resolver:
             if node is None or isinstance(node, (bool, int, float, str, bytes, np.generic)):
                 return node
             raise ValueError(f"a bare {getattr(node, '__name__', type(node).__name__)}")
+        return self.once(node)
+
+    def once(self, node: Any) -> Any:
+        """What a container or tensor becomes, the same object at every mention."""
         if id(node) in self._done:
             return self._done[id(node)][1]
         if id(node) in self._open:
