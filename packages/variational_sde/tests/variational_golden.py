@@ -11,7 +11,14 @@ from variational_sde.torch.unet import UNet
 
 PACKAGE = "variational_sde"
 TINY = {
-    "a": {"input_channels": 3, "input_height": 8, "ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,)},
+    "a": {
+        "input_channels": 3,
+        "input_height": 8,
+        "ch": 32,
+        "ch_mult": (1, 2),
+        "num_res_blocks": 1,
+        "attn_resolutions": (4,),
+    },
     "b": {
         "input_channels": 1,
         "input_height": 12,
@@ -31,10 +38,20 @@ TINY = {
         "output_channels": 6,
     },
     "mnist": {
-        "input_channels": 1, "input_height": 28, "ch": 32, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,)
+        "input_channels": 1,
+        "input_height": 28,
+        "ch": 32,
+        "ch_mult": (1, 2, 2),
+        "num_res_blocks": 2,
+        "attn_resolutions": (16,),
     },
     "cifar": {
-        "input_channels": 3, "input_height": 32, "ch": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,)
+        "input_channels": 3,
+        "input_height": 32,
+        "ch": 128,
+        "ch_mult": (1, 2, 2, 2),
+        "num_res_blocks": 2,
+        "attn_resolutions": (16,),
     },
 }
 

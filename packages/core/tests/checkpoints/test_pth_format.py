@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from score_core.checkpoints.errors import CheckpointError, MissingCheckpointError
-from score_core.checkpoints.pth_format import load_pth, loads_pth
+from score_core.checkpoints.pth_format import load_pth, loads_pth, outline_pth
 
 FORMS = pytest.mark.parametrize("zipped", [True, False])
 
@@ -65,6 +65,16 @@ def test_everything_in_a_file_is_what_torch_put_there(tmp_path, zipped):
     assert read["optimizer"] == content()["optimizer"]
     assert read["config"].inner.levels == (1, 2)
     assert read["shape"] == (2, 3)
+
+
+@FORMS
+def test_an_outline_has_the_shapes_without_the_numbers(zipped):
+    data = saved(content(), zipped)
+    whole, outline = loads_pth(data), outline_pth(data)
+    for name, array in whole["model"].items():
+        assert outline["model"][name].shape == array.shape and outline["model"][name].dtype == array.dtype
+        assert not outline["model"][name].any() and outline["model"][name].strides == (0,) * array.ndim
+    assert outline["optimizer"] == whole["optimizer"] and outline["step"] == 3
 
 
 class Hostile:

@@ -231,8 +231,10 @@ def test_a_tree_of_another_network_is_refused(real_state, port_config):
 
 
 def test_networks_without_a_counterpart_are_refused(config_of):
-    with pytest.raises(UsageError, match=r"'ncsnv2_64'.*'ncsnpp' and 'ddpm'"):
-        torch_names(config_of("ve/ncsnv2/celeba"))
+    with pytest.raises(UsageError, match=r"'unet'.*'ncsnpp', 'ddpm', 'ncsn'"):
+        torch_names(config_of("ve/ncsnv2/celeba", {"model.name": "unet"}))
+    with pytest.raises(UsageError, match=r"unknown model.normalization 'BatchNorm'"):
+        torch_names(config_of("ve/ncsnv2/celeba", {"model.normalization": "BatchNorm"}))
     with pytest.raises(UsageError, match=r"always has GroupNorm.*'InstanceNorm\+\+'"):
         torch_names(config_of("vp/ddpm/cifar10", {"model.normalization": "InstanceNorm++"}))
 

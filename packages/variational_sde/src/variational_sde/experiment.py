@@ -1,10 +1,10 @@
 """What a command line means: data, network, SDE, output folder, configuration to record.
 
-    data      images            network
-    mnist     28x28x1           ch 32, mult 1,2,2, 2 blocks, attention at 16 (that is: in the middle only)
-    cifar     32x32x3, flipped  ch 128, mult 1,2,2,2, 2 blocks, attention at 16
-    digits    16x16x1           that of mnist: 16, 8, 4 pixels, with attention at 16
-    photos    32x32x3, flipped  ch 64, mult 1,2,2, 1 block, attention at 8
+data      images            network
+mnist     28x28x1           ch 32, mult 1,2,2, 2 blocks, attention at 16 (that is: in the middle only)
+cifar     32x32x3, flipped  ch 128, mult 1,2,2,2, 2 blocks, attention at 16
+digits    16x16x1           that of mnist: 16, 8, 4 pixels, with attention at 16
+photos    32x32x3, flipped  ch 64, mult 1,2,2, 1 block, attention at 8
 """
 
 import argparse
@@ -80,8 +80,7 @@ FREE_KEYS = (
 def run_folder(args: argparse.Namespace) -> Path:
     """The output folder, with the original's names of folders."""
     name = "-".join(
-        str(value)
-        for value in (args.dataset, args.real, args.debias, args.batch_size, args.lr, args.num_iterations)
+        str(value) for value in (args.dataset, args.real, args.debias, args.batch_size, args.lr, args.num_iterations)
     )
     # Not the original's: it writes into a folder called `~`.
     return Path(args.saveroot).expanduser() / "sde-flow" / args.expname / name

@@ -56,7 +56,9 @@ def curves_of_bpd(curves: Mapping[str, Curve], published: Mapping[str, Curve] | 
     for colour, (name, points) in zip(_COLOURS, curves.items(), strict=False):
         x, y, error = (np.array(column, float) for column in zip(*points, strict=True))
         later = x > 1  # the untrained network's value would flatten everything else
-        left.errorbar(x[later], y[later], error[later], color=colour, label=name, linewidth=1.4, capsize=2, elinewidth=0.8)
+        left.errorbar(
+            x[later], y[later], error[later], color=colour, label=name, linewidth=1.4, capsize=2, elinewidth=0.8
+        )
         right.plot(x[later], error[later], color=colour, label=name, linewidth=1.4)
     for colour, (name, points) in zip(_COLOURS, (published or {}).items(), strict=False):
         x, y, error = (np.array(column, float) for column in zip(*points, strict=True))

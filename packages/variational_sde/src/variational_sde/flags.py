@@ -91,7 +91,9 @@ def _add_original_flags(parser: argparse.ArgumentParser) -> None:
         choices=["mnist", "cifar", "digits", "photos"],
         help="data set, and with it the network; digits and photos come with scikit-learn",
     )
-    group.add_argument("--dataroot", default="~/.datasets", help="folder of the data sets, MNIST/raw or cifar10 below it")
+    group.add_argument(
+        "--dataroot", default="~/.datasets", help="folder of the data sets, MNIST/raw or cifar10 below it"
+    )
     group.add_argument("--saveroot", default="~/.saved", help="root of all output")
     group.add_argument("--expname", default="default", help="one folder level of the output path")
     group.add_argument("--print_every", type=_count, default=500, help="iterations between evaluations of the test set")

@@ -71,7 +71,7 @@ def recognises(data: bytes) -> bool:
 
 
 def loads(data: bytes, where: Any = "checkpoint") -> dict[str, Any]:
-    """The contents in the form of this program's checkpoints (:mod:`variational_sde.torch.checkpoint`), arrays for tensors.
+    """The contents as this program's checkpoints have them (:mod:`variational_sde.torch.checkpoint`), arrays for tensors.
 
     Raises:
         CheckpointError: it is damaged, names something that is not allowed, or is not such a list.
@@ -80,7 +80,9 @@ def loads(data: bytes, where: Any = "checkpoint") -> dict[str, Any]:
     try:
         return _translate(content)
     except (AttributeError, KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
-        raise CheckpointError(f"{where} is no checkpoint of the original program ({type(error).__name__}: {error}).") from error
+        raise CheckpointError(
+            f"{where} is no checkpoint of the original program ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _translate(content: Any) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def _translate(content: Any) -> dict[str, Any]:
         "optimizer": {
             "state": moments,
             "param_groups": [
-                {k: group[k] for k in ("lr", "betas", "eps", "weight_decay", "amsgrad")} | {"params": list(range(len(numbers)))}
+                {k: group[k] for k in ("lr", "betas", "eps", "weight_decay", "amsgrad")}
+                | {"params": list(range(len(numbers)))}
             ],
         },
         "settings": {

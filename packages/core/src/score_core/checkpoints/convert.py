@@ -1,320 +1,279 @@
-"""Training states from one file format to another: parameters, averages, Adam's moments, counters.
+"""Checkpoints from one format to another: parameters, averages, Adam's moments, counters.
 
-Every format is read into and written from one form, the tree of the original Flax program's checkpoints,
+    format        a checkpoint is                              names of parameters      networks
+    flax          msgpack, the JAX program's checkpoint_N      Flax                     any
+    pth           PyTorch, the port's checkpoint_N.pth         the port's               those of score_sde
+    safetensors   the tree by flat names, configuration in     Flax, or the port's      any
+                  the metadata; or one set of weights          for weights alone
+    diffusers     a folder with ``UNet2DModel`` and            diffusers'               NCSN++ of 256 and 1024 pixels
+                  ``ScoreSdeVeScheduler``; one set of weights
 
-    step    optimizer/target/*    optimizer/state/step    optimizer/state/param_states/*/{grad_ema, grad_sq_ema}
-    lr      ema_rate    params_ema/*    rng
+Every format is read into and written from one tree (:mod:`score_core.checkpoints.training_state`), the family
+``score_sde``. A package whose network is another one registers formats of a family of its own (`formats`): then
+conversion is possible within it, and across families through a registered bridge.
 
-    format        file                                       names of parameters
-    flax          msgpack, the JAX program's checkpoint_N    Flax                            any network
-    pth           PyTorch, the port's checkpoint_N.pth       the port's ``all_modules.i``    ncsnpp and ddpm
-    safetensors   the tree by flat names, configuration in   Flax                            any network
-                  the metadata
+Where the two original programs compute different things with the same network (NCSN and NCSNv2: ``flavor`` of
+:mod:`score_core.torch.networks.layers`), weights keep the flavor of the program they come from: a ``.pth`` made of JAX
+weights has an entry ``flavor``, a Flax file made of PyTorch weights has it in ``model_state``, safetensors and the
+report in ``model.flavor`` of the configuration.
 
 All conversions are exact for parameters, averages, moments and counters. What one side does not have is said in the
 report: the port's Dense layers that an unconditional network never calls, its count of averages, JAX's key.
 """
 
-import json
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib import import_module
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from score_core.checkpoints import msgpack_format
-from score_core.checkpoints.errors import CheckpointError
-from score_core.checkpoints.pth_format import loads_pth
-from score_core.checkpoints.store import read_checkpoint
-from score_core.checkpoints.torch_conversion import (
-    SIGMAS,
-    add_module,
-    compare_state_dict,
-    ema_list,
-    ema_state_dict,
-    from_torch,
-    strip_module,
-    to_torch,
+from score_core.checkpoints import identify_shapes, verify
+from score_core.checkpoints.diffusers_state import read_diffusers, recognises_diffusers, write_diffusers
+from score_core.checkpoints.flax_state import read_flax, recognises_flax, write_flax
+from score_core.checkpoints.formats import (
+    FORMATS,
+    SCORE_SDE,
+    Format,
+    Report,
+    bridge,
+    load_formats,
+    register_bridge,
+    register_format,
 )
-from score_core.checkpoints.torch_names import torch_leaves
-from score_core.checkpoints.tree import flatten, sort_names, unflatten
+from score_core.checkpoints.pth_state import read_pth, recognises_pth, write_pth
+from score_core.checkpoints.safetensors_state import (
+    config_from_json,
+    embedded_config,
+    read_safetensors,
+    recognises_safetensors,
+    write_safetensors,
+)
+from score_core.checkpoints.sources import checkpoint_file, run_config
+from score_core.checkpoints.store import read_checkpoint
+from score_core.checkpoints.training_state import one_set, parameter_sets, whole_state
+from score_core.checkpoints.tree import flatten
 from score_core.errors import UsageError
 
-__all__ = ["FORMATS", "Format", "Report", "convert", "detect_format", "read_state", "register_format"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Options",
+    "Report",
+    "Source",
+    "convert",
+    "detect_format",
+    "load_formats",
+    "open_source",
+    "read_state",
+    "register_bridge",
+    "register_format",
+]
 
-_MOMENTS = {"grad_ema": "exp_avg", "grad_sq_ema": "exp_avg_sq"}
-_SAFETENSORS = "score_core training state"
+_ONE_SET = ("diffusers",)
+
+
+class Options(NamedTuple):
+    """How a checkpoint is to be written; for formats of the family score_sde.
+
+    Attributes:
+        weights: "raw" or "ema": that one set and nothing else. "both": a training state, or for a format that holds one
+            set a checkpoint of each. None: what the format is for, that is both, and the averages for diffusers.
+        norms: GroupNorm in Flax trees as "old" ``[1, 1, 1, C]`` (the original program's and this project's networks)
+            or "new" ``[C]`` (other programs with Flax since 0.3.4).
+        module: whether the keys of a ``.pth`` training state have the prefix ``module.``.
+    """
+
+    weights: str | None = None
+    norms: str = "old"
+    module: bool = True
+
+
+_DEFAULT = Options()
 
 
 @dataclass
-class Report:
-    """What became of every name.
+class Source:
+    """A checkpoint that was found: its path, its format, its bytes (or its path, if it is a folder)."""
 
-    Attributes:
-        copied, reshaped: pairs of names of parameters, before and after.
-        notes: what could not be carried over, and what was put in its place; sentences.
-    """
+    path: Path
+    name: str
+    data: Any
 
-    copied: list[tuple[str, str]] = field(default_factory=list)
-    reshaped: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-class Format(NamedTuple):
-    """A file format.
-
-    Attributes:
-        about: a few words.
-        recognises: whether the bytes of a file look like it.
-        read: ``read(data, config, report, where) -> tree``; ``config`` may be None where names need no translation.
-        write: ``write(tree, config, report) -> bytes``.
-        needs_config: whether names are translated, for which the configuration is needed.
-    """
-
-    about: str
-    recognises: Callable[[bytes], bool]
-    read: Callable[[bytes, Any, Report, Any], dict[str, Any]]
-    write: Callable[[dict[str, Any], Any, Report], bytes]
-    needs_config: bool
+    @property
+    def format(self) -> Format:
+        """The format."""
+        return FORMATS[self.name]
 
 
-def detect_format(data: bytes, where: Any = "the file") -> str:
-    """The name of the format of a file's bytes.
+def detect_format(data: Any, where: Any = "the file") -> str:
+    """The name of the format of a file's bytes, or of a folder's path.
 
     Raises:
         UsageError: it is none of them.
     """
-    for name, format_ in FORMATS.items():
-        if format_.recognises(data):
+    # Those of packages first: they know more of a file than that it is a pickle or a msgpack.
+    for name, format_ in reversed(FORMATS.items()):
+        if format_.folder == isinstance(data, Path) and format_.recognises(data):
             return name
     known = "; ".join(f"{name}: {format_.about}" for name, format_ in FORMATS.items())
     raise UsageError(f"{where} is in none of the known formats ({known}).")
 
 
-def read_state(path: Path, config: Any = None) -> tuple[str, dict[str, Any], Report]:
-    """The format of a file, its training state as a tree, and the report.
+def open_source(path: Path, step: int | None = None) -> Source:
+    """The checkpoint that a path means (see :func:`score_core.checkpoints.sources.checkpoint_file`).
 
     Raises:
-        CheckpointError: it is missing, damaged, or of another network than the configured one.
-        UsageError: unknown format, or one that cannot be read without a configuration.
+        CheckpointError: it is missing or damaged.
+        UsageError: unknown format.
     """
-    data = read_checkpoint(path)
-    name = detect_format(data, path)
-    if FORMATS[name].needs_config and config is None:
-        raise UsageError(f"{path} ({name}) needs the configuration of its network: --config NAME.")
-    report = Report()
-    return name, FORMATS[name].read(data, config, report, path), report
+    if path.is_dir() and any(format_.folder and format_.recognises(path) for format_ in FORMATS.values()):
+        return Source(path, detect_format(path, path), path)
+    file = checkpoint_file(path, step)
+    data = read_checkpoint(file)
+    return Source(file, detect_format(data, file), data)
 
 
-def convert(path: Path, target: str, config: Any) -> tuple[bytes, Report]:
-    """The contents of a file in another format.
+def own_config(source: Source) -> Any:
+    """The configuration that a checkpoint carries, or that the run it belongs to recorded; None if there is none."""
+    found = source.format.config(source.data, source.path) if source.format.config else None
+    record = run_config(source.path)
+    if found is None and record is not None and source.format.family == SCORE_SDE:
+        found = config_from_json(record.read_text(), record)
+    return found
+
+
+def read_source(source: Source, config: Any, report: Report) -> dict[str, Any]:
+    """The tree of a checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or of another network than the configured one.
+        UsageError: it cannot be read without a configuration.
+    """
+    if source.format.needs_config and config is None:
+        raise UsageError(f"{source.path} ({source.name}) needs the configuration of its network: --config NAME.")
+    return source.format.read(source.data, config, report, source.path)
+
+
+def read_state(path: Path, config: Any = None) -> tuple[str, dict[str, Any], Report]:
+    """The format of a checkpoint, its tree, and the report.
+
+    Raises:
+        CheckpointError, UsageError: as :func:`open_source` and :func:`read_source`.
+    """
+    source, report = open_source(path), Report()
+    return source.name, read_source(source, config, report), report
+
+
+def convert(
+    source: Path | Source, target: str, config: Any, options: Options = _DEFAULT, report: Report | None = None
+) -> tuple[Any, Report]:
+    """The contents of a checkpoint in another format.
 
     Arguments:
-        path: the file.
+        source: where it is, or what :func:`open_source` found, whose bytes are let go once they are read.
         target: one of :data:`FORMATS`.
         config: the configuration of the network.
+        options: how to write it.
+        report: is filled in, also if an error ends the conversion; None: a new one.
+
+    Returns: bytes, or for a folder contents by relative name; and the report.
 
     Raises:
         CheckpointError, UsageError: as :func:`read_state`; or the target is unknown or cannot hold the network.
     """
+    report = Report() if report is None else report
     if target not in FORMATS:
         raise UsageError(f"unknown format {target!r}; known: {', '.join(FORMATS)}.")
-    _, tree, report = read_state(path, config)
-    return FORMATS[target].write(tree, config, report), report
+    if isinstance(source, Path):
+        source = open_source(source)
+    name, tree = source.name, read_source(source, config, report)
+    source.data = None  # a large file need not be there twice
+    tree = bridge(tree, name, target, config, report)
+    if FORMATS[target].family != SCORE_SDE:
+        if options != _DEFAULT:
+            raise UsageError(f"--weights, --norms and --no-module are for formats of score_sde, which {target} is not.")
+        return FORMATS[target].write(tree, config, report), report
+    _note_numbers(tree, report)
+    if target not in _ONE_SET and options.weights in (None, "both"):
+        return _write(whole_state(tree, config, report), target, config, options, report), report
+    if options.weights == "both":
+        if "params" in tree:
+            raise UsageError("the checkpoint holds one set of weights: give --weights raw or ema.")
+        contents = {}
+        for which in ("raw", "ema"):
+            part = Report()
+            files = _write(one_set(tree, which), target, config, options, part)
+            contents |= {f"{which}/{file}": data for file, data in files.items()}
+        report.copied += part.copied
+        report.reshaped += part.reshaped
+        report.notes += part.notes
+        return contents, report
+    return _write(one_set(tree, options.weights or "ema"), target, config, options, report), report
 
 
-def _require(tree: Mapping[str, Any], where: Any) -> dict[str, Any]:
-    """The tree, if it has everything that a training state has."""
-    absent = [name for name in ("step", "optimizer", "lr", "ema_rate", "params_ema") if name not in tree]
-    if not absent:
-        absent = [f"optimizer/{name}" for name in ("target", "state") if name not in tree["optimizer"]]
-    if absent:
-        raise CheckpointError(f"{where} is no training state: it lacks {', '.join(absent)}. Name a checkpoint file.")
-    return dict(tree)
+def _write(tree: dict[str, Any], target: str, config: Any, options: Options, report: Report) -> Any:
+    meta = {**tree["meta"], "norms": options.norms, "module": options.module}
+    content = FORMATS[target].write({**tree, "meta": meta}, config, report)
+    if not (report.copied or report.reshaped):  # no name was translated
+        names = flatten(next(iter(parameter_sets(tree).values())))
+        report.copied += [(path, path) for path in names]
+    return content
 
 
-def _read_flax(data: bytes, config: Any, report: Report, where: Any) -> dict[str, Any]:
-    del config, report
-    return _require(msgpack_format.loads(data, where=where), where)
+def _note_numbers(tree: dict[str, Any], report: Report) -> None:
+    for which, params in parameter_sets(tree).items():
+        bad = [name for name, value in flatten(params).items() if not np.isfinite(value).all()]
+        if bad:
+            report.notes.append(f"NOT FINITE: {len(bad)} {which} parameters, such as {bad[0]}")
 
 
-def _write_flax(tree: dict[str, Any], config: Any, report: Report) -> bytes:
-    del config, report
-    target, state = tree["optimizer"]["target"], tree["optimizer"]["state"]
-    names = ("step", "optimizer", "lr", "model_state", "ema_rate", "params_ema", "rng")
-    whole = {"model_state": {}, **tree, "params_ema": sort_names(tree["params_ema"])}
-    whole["optimizer"] = {
-        "target": sort_names(target),
-        "state": {"step": state["step"], "param_states": sort_names(state["param_states"])},
-    }
-    return msgpack_format.dumps({name: whole[name] for name in names})
-
-
-def _read_safetensors(data: bytes, config: Any, report: Report, where: Any) -> dict[str, Any]:
-    del config, report
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return _require(unflatten(load(data)), where)
-    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
-        raise CheckpointError(
-            f"{where} is not a safetensors file that can be read ({error}). Fetch it again."
-        ) from error
-
-
-def _write_safetensors(tree: dict[str, Any], config: Any, report: Report) -> bytes:
-    from safetensors.numpy import save
-
-    del report
-    arrays = {name: np.asarray(value) for name, value in flatten(tree).items() if not isinstance(value, Mapping)}
-    metadata = {"format": _SAFETENSORS}
-    if config is not None:
-        metadata["config"] = json.dumps(config.to_dict(), default=list)
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-
-
-def _read_pth(data: bytes, config: Any, report: Report, where: Any) -> dict[str, Any]:
-    content = loads_pth(data, where=where)
-    absent = [n for n in ("optimizer", "model", "ema", "step") if not isinstance(content, dict) or n not in content]
-    if absent:
-        raise CheckpointError(f"{where} is no training state of the PyTorch port: it lacks {', '.join(absent)}.")
-    state_dict = content["model"]
-    comparison = compare_state_dict(state_dict, config)
-    params = from_torch(state_dict, config)
-    report.copied += [(key, path) for path, key in comparison.copied]
-    report.reshaped += [(key, path) for path, key in comparison.reshaped]
-    dropped = [key for key in comparison.torch_only if key != SIGMAS]
-    if dropped:
-        report.notes.append(f"{len(dropped)} parameters that the network never reads are left out: {dropped[0]}, ...")
-    ema, optimizer = content["ema"], content["optimizer"]
-    averages = from_torch(ema_state_dict(ema["shadow_params"], state_dict, config), config)
-    moments, count = _moments_from_pth(optimizer["state"], state_dict, config, where)
-    report.notes.append("the random key is new: PRNGKey(0)")
-    if ema["num_updates"] not in (None, content["step"]):
-        report.notes.append(f"the count of averages, {ema['num_updates']}, has no place and is left out")
-    return {
-        "step": np.int32(content["step"]),
-        "optimizer": {
-            "target": params,
-            "state": {"step": np.int32(count), "param_states": moments},
-        },
-        # The file holds the rate of its last step, which the warm-up may have lowered.
-        "lr": np.float32(config.optim.lr),
-        "model_state": {},
-        "ema_rate": np.float32(ema["decay"]),
-        "params_ema": averages,
-        "rng": np.zeros(2, np.uint32),
-    }
-
-
-def _moments_from_pth(
-    state: Mapping[Any, Any], state_dict: Mapping[str, Any], config: Any, where: Any
-) -> tuple[dict[str, Any], int]:
-    """Adam's moments as the Flax tree has them, and its count of steps."""
-    leaves = torch_leaves(config)
-    given = strip_module(state_dict)
-    if any(not isinstance(number, int) or not 0 <= number < len(leaves) for number in state):
-        raise CheckpointError(f"{where}: the optimiser has parameters that the configured network does not have.")
-    counts = {int(entry["step"]) for entry in state.values()}
-    if len(counts) > 1:
-        raise CheckpointError(f"{where}: the optimiser has counts of steps from {min(counts)} to {max(counts)}.")
-    flat: dict[str, Any] = {}
-    for flax_name, torch_name in _MOMENTS.items():
-        arrays = {
-            leaf.key: state[n][torch_name] if n in state else np.zeros_like(given[leaf.key])
-            for n, leaf in enumerate(leaves)
-        }
-        flat |= {f"{path}/{flax_name}": value for path, value in flatten(from_torch(arrays, config)).items()}
-    return sort_names(unflatten(flat)), counts.pop() if counts else 0
-
-
-def _write_pth(tree: dict[str, Any], config: Any, report: Report) -> bytes:
-    leaves = torch_leaves(config)
-    optimizer = tree["optimizer"]
-    model = to_torch(optimizer["target"], config)
-    names = [leaf.name for leaf in leaves if leaf.name]
-    for name in names:
-        same = name.transform.value == "same"
-        (report.copied if same else report.reshaped).append((name.jax_path, name.torch_key))
-    unread = [leaf.key for leaf in leaves if not leaf.name]
-    if unread:
-        report.notes.append(f"{len(unread)} parameters that the network never reads are zero: {unread[0]}, ...")
-    if "rng" in tree:
-        report.notes.append("the random key has no place and is left out")
-    flat = flatten(optimizer["state"]["param_states"])
-    moments = {
-        torch_name: to_torch(
-            unflatten({k.removesuffix(f"/{name}"): v for k, v in flat.items() if k.endswith(f"/{name}")}), config
-        )
-        for name, torch_name in _MOMENTS.items()
-    }
-    step, adam_step = int(tree["step"]), int(optimizer["state"]["step"])
-    optim = config.optim
-    warm = min(max(step - 1, 0) / optim.warmup, 1.0) if optim.warmup > 0 else 1.0
-    content = {
-        "optimizer": {
-            "state": {
-                n: {"step": adam_step, **{name: arrays[leaf.key] for name, arrays in moments.items()}}
-                for n, leaf in enumerate(leaves)
-                if leaf.trainable and leaf.name and adam_step
-            },
-            "param_groups": [
-                {
-                    "lr": float(np.asarray(tree["lr"])) * warm,
-                    "betas": (float(optim.beta1), 0.999),
-                    "eps": float(optim.eps),
-                    "weight_decay": float(optim.weight_decay),
-                    "amsgrad": False,
-                    "params": list(range(len(leaves))),
-                }
-            ],
-        },
-        "model": OrderedDict(add_module(model)),
-        "ema": {
-            "decay": float(np.asarray(tree["ema_rate"])),
-            "num_updates": step,
-            "shadow_params": ema_list(to_torch(tree["params_ema"], config), config),
-        },
-        "step": step,
-    }
-    # Lazily and by name: the neutral core knows no framework, and only writing needs this one.
-    return import_module("score_core.torch.pth").dumps(content)
-
-
-def _is_pth(data: bytes) -> bool:
-    if data[:2] == b"\x80\x02":  # the form before torch 1.6
-        return True
-    return data[:4] == b"PK\x03\x04" and zipfile.is_zipfile(BytesIO(data))
-
-
-def _is_safetensors(data: bytes) -> bool:
-    return len(data) > 9 and int.from_bytes(data[:8], "little") < len(data) and data[8:9] == b"{"
-
-
-def _is_flax(data: bytes) -> bool:
-    return len(data) > 1 and (0x81 <= data[0] <= 0x8F or data[0] == 0xDE)  # a map of msgpack
-
-
-FORMATS: dict[str, Format] = {
-    "pth": Format("PyTorch checkpoint of the port", _is_pth, _read_pth, _write_pth, True),
-    "safetensors": Format("safetensors", _is_safetensors, _read_safetensors, _write_safetensors, False),
-    "flax": Format("msgpack checkpoint of the JAX program", _is_flax, _read_flax, _write_flax, False),
-}
-"""Every format that :func:`convert` knows; packages add theirs by :func:`register_format`."""
-
-
-def register_format(name: str, format_: Format) -> None:
-    """Makes a format known.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if name in FORMATS:
-        raise ValueError(f"a checkpoint format named {name!r} is already registered")
-    FORMATS[name] = format_
+register_format(
+    "flax",
+    Format(
+        "msgpack checkpoint of the JAX program",
+        recognises_flax,
+        read_flax,
+        write_flax,
+        False,
+        run=verify.run_flax,
+        fits=identify_shapes.flax_fits,
+    ),
+)
+register_format(
+    "safetensors",
+    Format(
+        "safetensors",
+        recognises_safetensors,
+        read_safetensors,
+        write_safetensors,
+        False,
+        run=verify.run_safetensors,
+        fits=identify_shapes.safetensors_fits,
+        config=embedded_config,
+    ),
+)
+register_format(
+    "pth",
+    Format(
+        "PyTorch checkpoint of the port",
+        recognises_pth,
+        read_pth,
+        write_pth,
+        True,
+        run=verify.run_pth,
+        fits=identify_shapes.pth_fits,
+    ),
+)
+register_format(
+    "diffusers",
+    Format(
+        "folder of Hugging Face diffusers",
+        recognises_diffusers,
+        read_diffusers,
+        write_diffusers,
+        True,
+        run=verify.run_diffusers,
+        fits=identify_shapes.diffusers_fits,
+        folder=True,
+    ),
+)

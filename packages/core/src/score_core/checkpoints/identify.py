@@ -1,53 +1,73 @@
-"""Which configurations a checkpoint can belong to, by the names and shapes of its parameters."""
+"""Which configurations and official checkpoints a file can belong to, by the names and shapes of its parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from score_core.checkpoints import msgpack_format
-from score_core.checkpoints.convert import detect_format, read_state
-from score_core.checkpoints.errors import CheckpointError
-from score_core.checkpoints.pth_format import loads_pth
-from score_core.checkpoints.store import read_checkpoint
-from score_core.checkpoints.torch_conversion import Comparison, compare_state_dict, compare_tree
+from score_core.checkpoints.convert import FORMATS, Source, open_source
+from score_core.checkpoints.manifest import Entry, entries_of
+from score_core.checkpoints.providers import DEFAULT
 from score_core.errors import UsageError
 
-__all__ = ["fitting_configs"]
+__all__ = ["Identity", "fitting_configs", "identify"]
+
+_CLASSIFIER = "WideResnetGroup_0"
 
 
-def fitting_configs(path: Path, configs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The names of the configurations whose network has exactly the parameters of a file.
+class Identity(NamedTuple):
+    """What a checkpoint can be.
 
-    Several may: noise levels and training do not show in the parameters.
+    Attributes:
+        format: its format.
+        configs: names of the configurations whose network has exactly its parameters. Several may: noise levels and
+            training do not show in the parameters.
+        skipped: names of those that could not be compared.
+        entries: the official checkpoints that it can be.
+    """
+
+    format: str
+    configs: list[str]
+    skipped: list[str]
+    entries: list[Entry]
+
+
+def identify(path: Path, configs: Mapping[str, Any], step: int | None = None) -> Identity:
+    """What a checkpoint can be.
 
     Arguments:
         path: a checkpoint in any format.
-        configs: name to configuration.
-
-    Returns:
-        The names that fit, and those that could not be compared (networks other than ``ncsnpp`` and ``ddpm``).
+        configs: name, with a package's prefix unless it is score_sde's, to configuration.
+        step: the number of the checkpoint if ``path`` is a folder of several.
 
     Raises:
-        CheckpointError, UsageError: the file cannot be read.
+        CheckpointError, UsageError: the file cannot be read, or its format cannot be identified.
     """
-    data = read_checkpoint(path)
-    if detect_format(data, path) == "pth":
-        content = loads_pth(data, where=path)
-        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-            raise CheckpointError(f"{path} has no entry `model`: it is no checkpoint of the PyTorch port.")
-        given, compare = content["model"], compare_state_dict
-    elif detect_format(data, path) == "flax":
-        tree = msgpack_format.loads(data, where=path)
-        given, compare = tree.get("optimizer", {}).get("target", tree), compare_tree
-    else:
-        given, compare = read_state(path)[1]["optimizer"]["target"], compare_tree
+    source = open_source(path, step)
+    name = source.name
+    fitting, skipped = _compare(source, configs)
+    return Identity(name, fitting, skipped, entries_of(fitting, name))
+
+
+def _compare(source: Source, configs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    format_ = FORMATS[source.name]
+    if format_.fits is None:
+        raise UsageError(f"checkpoints in the format {source.name} cannot be identified.")
+    fits = format_.fits(source.data, source.path)
+    source.data = None
     fitting, skipped = [], []
     for name, config in configs.items():
+        owner = name.partition(":")[0] if ":" in name else DEFAULT
         try:
-            comparison: Comparison = compare(given, config)
-        except UsageError:
-            skipped.append(name)
-            continue
-        if comparison.complete:
-            fitting.append(name)
+            if fits(config):
+                fitting.append(name)
+        except (UsageError, AttributeError, KeyError, TypeError):
+            # A configuration of another package may mean nothing to the format.
+            if owner == format_.family:
+                skipped.append(name)
     return fitting, skipped
+
+
+def fitting_configs(path: Path, configs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The names of :func:`identify` that fit, and those that could not be compared."""
+    found = identify(path, configs)
+    return found.configs, found.skipped

@@ -21,6 +21,7 @@ on the word of a length field.
 import math
 import os
 from collections.abc import Mapping, Sized
+from functools import partial
 from typing import Any, cast
 
 import msgpack
@@ -83,12 +84,13 @@ def dumps(tree: Mapping[str, Any]) -> bytes:
         raise CheckpointError(f"cannot store the checkpoint: {error}") from error
 
 
-def loads(data: bytes, *, where: str | os.PathLike[str] = "checkpoint") -> dict[str, Any]:
+def loads(data: bytes, *, where: str | os.PathLike[str] = "checkpoint", copy: bool = True) -> dict[str, Any]:
     """The tree stored in the bytes of a checkpoint.
 
     Arguments:
         data: contents of a file made by :func:`dumps` or by flax.
         where: the file's name, for the error message.
+        copy: False: arrays are read-only, which saves time where they are only looked at.
 
     Returns: nested dict in file order; arrays are writable NumPy arrays of their own memory.
 
@@ -97,7 +99,7 @@ def loads(data: bytes, *, where: str | os.PathLike[str] = "checkpoint") -> dict[
     try:
         tree = msgpack.unpackb(
             data,
-            ext_hook=_decode_extension,
+            ext_hook=partial(_decode_extension, copy=copy),
             object_pairs_hook=_decode_map,
             raw=False,
             strict_map_key=False,  # _decode_map refuses the key itself and says which
@@ -202,11 +204,11 @@ def _encode_array(array: np.ndarray) -> bytes:
 # --- reading
 
 
-def _decode_extension(code: int, payload: bytes) -> Any:
+def _decode_extension(code: int, payload: bytes, copy: bool) -> Any:
     if code == _ARRAY:
-        return _decode_array(payload)
+        return _decode_array(payload, copy)
     if code == _SCALAR:
-        array = _decode_array(payload)
+        array = _decode_array(payload, copy)
         if array.shape != ():
             raise _Malformed(f"a scalar has shape {array.shape}")
         return array[()]
@@ -226,7 +228,7 @@ def _decode_payload(payload: bytes, count: int) -> list[Any]:
     return parts
 
 
-def _decode_array(payload: bytes) -> np.ndarray:
+def _decode_array(payload: bytes, copy: bool) -> np.ndarray:
     shape, name, buffer = _decode_payload(payload, 3)
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise _Malformed(f"an array has shape {shape!r:.80}")
@@ -235,7 +237,8 @@ def _decode_array(payload: bytes) -> np.ndarray:
     dtype = _dtype(name.decode("ascii", "replace"))
     if math.prod(shape) * dtype.itemsize != len(buffer):
         raise _Malformed(f"an array of shape {tuple(shape)} and type {dtype} has {len(buffer)} bytes of data")
-    return np.frombuffer(buffer, dtype).reshape(shape).copy()
+    array = np.frombuffer(buffer, dtype).reshape(shape)
+    return array.copy() if copy else array
 
 
 def _dtype(name: str) -> np.dtype:

@@ -28,7 +28,7 @@ import numpy as np
 
 from score_core.checkpoints.errors import CheckpointError, MissingCheckpointError
 
-__all__ = ["load_pth", "loads_pth"]
+__all__ = ["load_pth", "loads_pth", "outline_pth"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -109,12 +109,18 @@ _DAMAGED = (
 
 def loads_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
     """:func:`load_pth` of bytes; ``where`` is what errors call them."""
-    return loads_with(_Machine, _Resolver, data, where)
+    return loads_with(data, where, _Resolver, _Machine)
 
 
-def loads_with(
-    machine: "Callable[[io.BytesIO], _Machine]", resolver: "type[_Resolver]", data: bytes, where: Any
-) -> Any:
+def outline_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
+    """:func:`loads_pth` without the numbers: arrays have their shapes and types, and are zero and read-only.
+
+    Takes no memory for them and little time, which is what a format's ``recognises`` wants.
+    """
+    return loads_with(data, where, _Outliner, _Machine)
+
+
+def loads_with(data: bytes, where: Any, resolver: "type[_Resolver]", machine: "MakeMachine") -> Any:
     """:func:`loads_pth` by a machine and a resolver that know more (:mod:`score_core.checkpoints.pth_objects`)."""
     try:
         read = _read_zip if data[:4] == b"PK\x03\x04" else _read_old
@@ -129,7 +135,7 @@ def loads_with(
         ) from error
 
 
-def _read_zip(data: bytes, machine: "Callable[[io.BytesIO], _Machine]") -> tuple[Any, Callable[[str], bytes]]:
+def _read_zip(data: bytes, machine: "MakeMachine") -> tuple[Any, Callable[[str], bytes | memoryview]]:
     archive = zipfile.ZipFile(io.BytesIO(data))
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
@@ -147,7 +153,7 @@ def _read_zip(data: bytes, machine: "Callable[[io.BytesIO], _Machine]") -> tuple
     return machine(io.BytesIO(read("data.pkl"))).load(), lambda key: read(f"data/{key}")
 
 
-def _read_old(data: bytes, machine: "Callable[[io.BytesIO], _Machine]") -> tuple[Any, Callable[[str], bytes]]:
+def _read_old(data: bytes, machine: "MakeMachine") -> tuple[Any, Callable[[str], bytes | memoryview]]:
     file = io.BytesIO(data)
     if _Machine(file).load() != _MAGIC or _Machine(file).load() != _VERSION:
         raise _Unreadable("it was not written by torch.save.")
@@ -155,11 +161,12 @@ def _read_old(data: bytes, machine: "Callable[[io.BytesIO], _Machine]") -> tuple
     contents = machine(file)
     content = contents.load()
     keys = _Machine(file).load()
-    numbers: dict[str, bytes] = {}
+    numbers: dict[str, memoryview] = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        size = _itemsize(contents.dtypes[key]) * count
-        numbers[key] = file.read(size) if size >= 0 else b""
+        begin, size = file.tell(), _itemsize(contents.dtypes[key]) * max(count, 0)
+        numbers[key] = memoryview(data)[begin : begin + size]
+        file.seek(begin + len(numbers[key]))
     return content, numbers.__getitem__
 
 
@@ -304,10 +311,13 @@ class _Machine(pickle._Unpickler):  # type: ignore[misc, name-defined]
         return _Storage(str(dtype), key, count, offset)
 
 
+MakeMachine = Callable[[io.BytesIO], _Machine]
+
+
 class _Resolver:
     """Replaces tensors by arrays, everywhere in a structure; what is shared stays shared."""
 
-    def __init__(self, storages: Callable[[str], bytes]) -> None:
+    def __init__(self, storages: Callable[[str], bytes | memoryview]) -> None:
         self._storages = storages
         self._numbers: dict[tuple[str, str], np.ndarray] = {}
         self._done: dict[int, tuple[Any, Any]] = {}
@@ -373,3 +383,17 @@ class _Resolver:
             numbers[tensor.offset :], tensor.shape, [stride * step for stride in tensor.strides]
         )
         return view.copy(order="C")
+
+
+class _Outliner(_Resolver):
+    """Replaces tensors by arrays of their shape that take no memory."""
+
+    def _storage(self, storage: _Storage) -> np.ndarray:
+        return self._zeros(storage, (storage.count,))
+
+    def _array(self, tensor: _Tensor) -> np.ndarray:
+        return self._zeros(tensor.storage, tensor.shape)
+
+    def _zeros(self, storage: _Storage, shape: tuple[int, ...]) -> np.ndarray:
+        dtype = "<f4" if storage.dtype == "bfloat16" else storage.dtype
+        return np.broadcast_to(np.zeros((), dtype), shape)

@@ -61,7 +61,7 @@ def loads_objects(data: bytes, classes: Collection[str], *, where: Any = "checkp
     def machine(file: io.BytesIO) -> _Machine:
         return _ObjectMachine(file, holders)
 
-    return loads_with(machine, _ObjectResolver, data, where)
+    return loads_with(data, where, _ObjectResolver, machine)
 
 
 def _parameter(tensor: Any, requires_grad: Any = True, *_: Any) -> PickledParameter:

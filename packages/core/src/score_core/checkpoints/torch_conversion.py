@@ -4,7 +4,8 @@
     tree = from_torch(state_dict, config);                state_dict = to_torch(tree, config)
 
 Arrays are NumPy arrays, or anything that :func:`numpy.asarray` takes (tensors on the host included), and keep their
-type. State dicts are taken with or without the prefix ``module.`` of ``torch.nn.DataParallel``.
+type. State dicts are taken with or without the prefix ``module.`` of ``torch.nn.DataParallel``. ``flavor`` says whose
+parameters are meant where the two programs differ (NCSN and NCSNv2, see `refine_names`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from score_core.checkpoints.errors import CheckpointError
-from score_core.checkpoints.torch_names import TorchLeaf, Transform, torch_leaves
+from score_core.checkpoints.torch_leaf import TorchLeaf, Transform
+from score_core.checkpoints.torch_names import torch_leaves
 from score_core.checkpoints.tree import flatten, sort_names, unflatten
 
 __all__ = [
@@ -84,31 +86,36 @@ def add_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {_PREFIX + key.removeprefix(_PREFIX): value for key, value in state_dict.items()}
 
 
-def compare_state_dict(state_dict: Mapping[str, Any], config: Any) -> Comparison:
+def compare_state_dict(state_dict: Mapping[str, Any], config: Any, flavor: str = "pytorch") -> Comparison:
     """What of the network of ``config`` a PyTorch state dict has.
 
     Raises:
         UsageError: there is no PyTorch counterpart of the network.
     """
-    leaves = torch_leaves(config)
-    known = {leaf.key for leaf in leaves if leaf.name} | {SIGMAS}
-    needless = {leaf.key for leaf in leaves if not leaf.name} | {SIGMAS}
+    leaves = torch_leaves(config, flavor)
+    known = {leaf.key for leaf in leaves if leaf.name}
+    needless = {leaf.key for leaf in leaves if not leaf.name} | ({SIGMAS} if _has_levels(config) else set())
     given = strip_module(state_dict)
     wanted = [(leaf, leaf.key, (leaf.shape,)) for leaf in leaves if leaf.name]
     torch_only = tuple(key for key in given if key in needless)
     return _compare(wanted, given, (key for key in given if key not in known | needless), torch_only)
 
 
-def compare_tree(tree: Mapping[str, Any], config: Any) -> Comparison:
+def compare_tree(tree: Mapping[str, Any], config: Any, flavor: str = "pytorch") -> Comparison:
     """What of the network of ``config`` a Flax parameter tree has.
 
     Raises:
         UsageError: there is no PyTorch counterpart of the network.
     """
     given = flatten(tree)
-    wanted = [(leaf, leaf.name.jax_path, _tree_shapes(leaf)) for leaf in torch_leaves(config) if leaf.name]
+    wanted = [(leaf, leaf.name.jax_path, _tree_shapes(leaf)) for leaf in torch_leaves(config, flavor) if leaf.name]
     known = {path for _, path, _ in wanted}
     return _compare(wanted, given, (path for path in given if path not in known))
+
+
+def _has_levels(config: Any) -> bool:
+    """Whether the port's network keeps its noise levels: all but NCSN."""
+    return config.model.name.lower() != "ncsn"
 
 
 def _tree_shapes(leaf: TorchLeaf) -> tuple[tuple[int, ...], ...]:
@@ -143,7 +150,9 @@ def _compare(
     )
 
 
-def from_torch(state_dict: Mapping[str, Any], config: Any, *, partial: bool = False) -> dict[str, Any]:
+def from_torch(
+    state_dict: Mapping[str, Any], config: Any, *, partial: bool = False, flavor: str = "pytorch"
+) -> dict[str, Any]:
     """The Flax parameter tree of a PyTorch state dict.
 
     Arguments:
@@ -157,17 +166,19 @@ def from_torch(state_dict: Mapping[str, Any], config: Any, *, partial: bool = Fa
         CheckpointError: the state dict is not that of the network and ``partial`` is off.
         UsageError: there is no PyTorch counterpart of the network.
     """
-    comparison = compare_state_dict(state_dict, config)
+    comparison = compare_state_dict(state_dict, config, flavor)
     _require_complete(comparison, partial, "state dict")
     given = strip_module(state_dict)
     fitting = {key for _, key in comparison.copied + comparison.reshaped}
-    names = [leaf.name for leaf in torch_leaves(config) if leaf.name and leaf.key in fitting]
+    names = [leaf.name for leaf in torch_leaves(config, flavor) if leaf.name and leaf.key in fitting]
     return sort_names(
         unflatten({name.jax_path: name.transform.from_torch(np.asarray(given[name.torch_key])) for name in names})
     )
 
 
-def to_torch(tree: Mapping[str, Any], config: Any, *, partial: bool = False) -> dict[str, np.ndarray]:
+def to_torch(
+    tree: Mapping[str, Any], config: Any, *, partial: bool = False, flavor: str = "pytorch"
+) -> dict[str, np.ndarray]:
     """The PyTorch state dict of a Flax parameter tree.
 
     Arguments:
@@ -176,21 +187,22 @@ def to_torch(tree: Mapping[str, Any], config: Any, *, partial: bool = False) -> 
         partial: convert what fits, whatever is missing, superfluous or of another shape.
 
     Returns: every key of the original's state dict in its order, without ``module.`` (see :func:`add_module`).
-    ``sigmas`` is float64 as there; layers that an unconditional network never calls are zero.
+    ``sigmas`` (not in NCSN) is float64 as there; layers that an unconditional network never calls are zero.
 
     Raises:
         CheckpointError: the tree is not that of the network and ``partial`` is off.
         UsageError: there is no PyTorch counterpart of the network.
     """
-    comparison = compare_tree(tree, config)
+    comparison = compare_tree(tree, config, flavor)
     _require_complete(comparison, partial, "parameter tree")
     given = flatten(tree)
     fitting = {path for path, _ in comparison.copied + comparison.reshaped}
-    model = config.model
-    # parity: float64, unlike the levels of the Flax networks (noise_scales.model_sigmas).
-    levels = np.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales)
-    state_dict = {SIGMAS: np.exp(levels)}
-    for leaf in torch_leaves(config):
+    state_dict: dict[str, np.ndarray] = {}
+    if _has_levels(config):
+        model = config.model
+        # parity: float64, unlike the levels of the Flax networks (noise_scales.model_sigmas).
+        state_dict[SIGMAS] = np.exp(np.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales))
+    for leaf in torch_leaves(config, flavor):
         if leaf.name is None:
             state_dict[leaf.key] = np.zeros(leaf.shape, np.float32)
         elif leaf.name.jax_path in fitting:
@@ -206,7 +218,9 @@ def _require_complete(comparison: Comparison, partial: bool, what: str) -> None:
         )
 
 
-def ema_state_dict(shadow_params: Sequence[Any], state_dict: Mapping[str, Any], config: Any) -> dict[str, Any]:
+def ema_state_dict(
+    shadow_params: Sequence[Any], state_dict: Mapping[str, Any], config: Any, flavor: str = "pytorch"
+) -> dict[str, Any]:
     """The state dict with averaged parameters in the place of the last ones.
 
     Arguments:
@@ -220,7 +234,7 @@ def ema_state_dict(shadow_params: Sequence[Any], state_dict: Mapping[str, Any], 
     Raises:
         CheckpointError: the list is not that of the network.
     """
-    trainable = [leaf for leaf in torch_leaves(config) if leaf.trainable]
+    trainable = [leaf for leaf in torch_leaves(config, flavor) if leaf.trainable]
     found = [tuple(np.shape(value)) for value in shadow_params]
     if found != [leaf.shape for leaf in trainable]:
         pairs = zip(found, trainable, strict=False)
@@ -232,7 +246,7 @@ def ema_state_dict(shadow_params: Sequence[Any], state_dict: Mapping[str, Any], 
     return strip_module(state_dict) | {leaf.key: v for leaf, v in zip(trainable, shadow_params, strict=True)}
 
 
-def ema_list(state_dict: Mapping[str, Any], config: Any) -> list[Any]:
+def ema_list(state_dict: Mapping[str, Any], config: Any, flavor: str = "pytorch") -> list[Any]:
     """The inverse of :func:`ema_state_dict`: the averages of a state dict as the port's list ``shadow_params``."""
     given = strip_module(state_dict)
-    return [given[leaf.key] for leaf in torch_leaves(config) if leaf.trainable]
+    return [given[leaf.key] for leaf in torch_leaves(config, flavor) if leaf.trainable]

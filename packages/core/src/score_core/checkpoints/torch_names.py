@@ -1,4 +1,5 @@
-r"""Where the parameters of the Flax networks are in the state dicts of the original PyTorch port (NCSN++ and DDPM).
+r"""Where the parameters of the Flax networks are in the state dicts of the original PyTorch port (NCSN++ and DDPM;
+those of NCSN and NCSNv2 are in `refine_names`).
 
 The port keeps its modules in one list in the order in which the network calls them: module ``n`` is ``all_modules.n``.
 Flax calls a module after its class and a running number of its own for each class, in the same order:
@@ -17,114 +18,36 @@ the list only: ``sigmas``, and the Dense layers of residual blocks that an uncon
 A configuration is anything with the attributes ``model`` and ``data`` of the original's.
 """
 
-import enum
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
+from score_core.checkpoints.refine_names import NETWORKS, refine_leaves
+from score_core.checkpoints.torch_leaf import Member, TorchLeaf, TorchName, Transform, linear
 from score_core.errors import UsageError
 
 __all__ = ["TorchLeaf", "TorchName", "Transform", "torch_leaves", "torch_names"]
 
 
-class Transform(enum.Enum):
-    """What turns a Flax array into the PyTorch one."""
-
-    SAME = "same"
-    CONV = "HWIO to OIHW"
-    DENSE = "transpose"
-    FLATTEN = "flatten"
-
-    def to_torch(self, array: np.ndarray) -> np.ndarray:
-        """The PyTorch array; a FLATTEN array may have shape ``[1, 1, 1, C]`` or ``[C]``."""
-        match self:
-            case Transform.CONV:
-                array = array.transpose(3, 2, 0, 1)
-            case Transform.DENSE:
-                array = array.transpose(1, 0)
-            case Transform.FLATTEN:
-                array = array.reshape(-1)
-        return np.ascontiguousarray(array)
-
-    def from_torch(self, array: np.ndarray) -> np.ndarray:
-        """The Flax array."""
-        match self:
-            case Transform.CONV:
-                array = array.transpose(2, 3, 1, 0)
-            case Transform.DENSE:
-                array = array.transpose(1, 0)
-            case Transform.FLATTEN:
-                array = array.reshape(1, 1, 1, -1)
-        return np.ascontiguousarray(array)
-
-    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the PyTorch array of a Flax array of ``shape``."""
-        return self.to_torch(np.broadcast_to(np.empty((), np.int8), shape)).shape
-
-
-class TorchName(NamedTuple):
-    """One parameter: its path in the Flax tree, its key in the state dict (without ``module.``), and the transform."""
-
-    jax_path: str
-    torch_key: str
-    transform: Transform
-
-
-class TorchLeaf(NamedTuple):
-    """One parameter of the PyTorch network.
-
-    Attributes:
-        key: in the state dict, without ``module.``.
-        shape: in the state dict.
-        name: its place in the Flax tree; None: the network never reads it and Flax does not have it.
-        jax_shape: there.
-        trainable: whether optimiser and average cover it (all but Fourier frequencies).
-    """
-
-    key: str
-    shape: tuple[int, ...]
-    name: TorchName | None
-    jax_shape: tuple[int, ...] = ()
-    trainable: bool = True
-
-
-class _Member(NamedTuple):
-    """A parameter of one module: its path there, in both worlds, and the shape of the Flax array."""
-
-    path: str
-    key: str
-    transform: Transform
-    shape: tuple[int, ...]
-    used: bool = True
-
-
-def _linear(kernel_shape: tuple[int, ...]) -> list[_Member]:
-    transform = Transform.DENSE if len(kernel_shape) == 2 else Transform.CONV
-    bias = _Member("bias", "bias", Transform.SAME, kernel_shape[-1:])
-    return [_Member("kernel", "weight", transform, kernel_shape), bias]
-
-
-def _norm(channels: int) -> list[_Member]:
+def _norm(channels: int) -> list[Member]:
     shape = (1, 1, 1, channels)
-    return [_Member(path, key, Transform.FLATTEN, shape) for path, key in (("scale", "weight"), ("bias", "bias"))]
+    return [Member(path, key, Transform.FLATTEN, shape) for path, key in (("scale", "weight"), ("bias", "bias"))]
 
 
-def _nin(before: int, after: int) -> list[_Member]:
-    return [_Member("W", "W", Transform.SAME, (before, after)), _Member("b", "b", Transform.SAME, (after,))]
+def _nin(before: int, after: int) -> list[Member]:
+    return [Member("W", "W", Transform.SAME, (before, after)), Member("b", "b", Transform.SAME, (after,))]
 
 
-def _fir_conv(before: int, after: int) -> list[_Member]:
-    weight = _Member("weight", "weight", Transform.CONV, (3, 3, before, after))
-    return [weight, _Member("bias", "bias", Transform.SAME, (after,))]
+def _fir_conv(before: int, after: int) -> list[Member]:
+    weight = Member("weight", "weight", Transform.CONV, (3, 3, before, after))
+    return [weight, Member("bias", "bias", Transform.SAME, (after,))]
 
 
-def _inside(module: str, members: Iterable[_Member], used: bool = True) -> list[_Member]:
+def _inside(module: str, members: Iterable[Member], used: bool = True) -> list[Member]:
     return [m._replace(path=f"{module}/{m.path}", key=f"{module}.{m.key}", used=used) for m in members]
 
 
-def _attention(channels: int) -> list[_Member]:
+def _attention(channels: int) -> list[Member]:
     members = _inside("GroupNorm_0", _norm(channels))
     for i in range(4):
         members += _inside(f"NIN_{i}", _nin(channels, channels))
@@ -157,7 +80,7 @@ class _Network:
         self._listed = 0
         self._call()
 
-    def _module(self, kind: str, members: list[_Member], listed: bool = True) -> None:
+    def _module(self, kind: str, members: list[Member], listed: bool = True) -> None:
         module = f"{kind}_{self._numbers[kind]}"
         self._numbers[kind] += 1
         if not listed:
@@ -172,10 +95,10 @@ class _Network:
 
     def _call(self) -> None:
         if self.fourier:
-            self._module("GaussianFourierProjection", [_Member("W", "W", Transform.SAME, (self.nf,))])
+            self._module("GaussianFourierProjection", [Member("W", "W", Transform.SAME, (self.nf,))])
         if self.conditional:
-            self._module("Dense", _linear(((1 + self.fourier) * self.nf, 4 * self.nf)))
-            self._module("Dense", _linear((4 * self.nf, 4 * self.nf)))
+            self._module("Dense", linear(((1 + self.fourier) * self.nf, 4 * self.nf)))
+            self._module("Dense", linear((4 * self.nf, 4 * self.nf)))
         skips = self._down()
         h = self._block(skips[-1], skips[-1])
         self._module(self.attention_name, _attention(h))
@@ -195,7 +118,7 @@ class _Network:
             self._resampled("Downsample", h)
             if self.pyramid_in == "input_skip":
                 self._resampler("Downsample", pyramid, pyramid, with_conv=False, listed=False)
-                self._module("Combine", _inside("Conv_0", _linear((1, 1, pyramid, h))))
+                self._module("Combine", _inside("Conv_0", linear((1, 1, pyramid, h))))
                 h = 2 * h if self.combines_by_cat else h
             elif self.pyramid_in == "residual":
                 self._resampler("Downsample", pyramid, h, with_conv=True)
@@ -224,7 +147,7 @@ class _Network:
             self._projection(h, self.image_channels)
 
     def _conv(self, before: int, after: int) -> int:
-        self._module("Conv", _linear((3, 3, before, after)))
+        self._module("Conv", linear((3, 3, before, after)))
         return after
 
     def _projection(self, before: int, after: int) -> int:
@@ -232,11 +155,11 @@ class _Network:
         return self._conv(before, after)
 
     def _block(self, before: int, after: int, resamples: bool = False) -> int:
-        members = _inside("GroupNorm_0", _norm(before)) + _inside("Conv_0", _linear((3, 3, before, after)))
-        members += _inside("Dense_0", _linear((4 * self.nf, after)), used=self.conditional)
-        members += _inside("GroupNorm_1", _norm(after)) + _inside("Conv_1", _linear((3, 3, after, after)))
+        members = _inside("GroupNorm_0", _norm(before)) + _inside("Conv_0", linear((3, 3, before, after)))
+        members += _inside("Dense_0", linear((4 * self.nf, after)), used=self.conditional)
+        members += _inside("GroupNorm_1", _norm(after)) + _inside("Conv_1", linear((3, 3, after, after)))
         if self.biggan and (resamples or before != after):
-            members += _inside("Conv_2", _linear((1, 1, before, after)))
+            members += _inside("Conv_2", linear((1, 1, before, after)))
         elif before != after:
             members += _inside("NIN_0", _nin(before, after))
         self._module(self.block_name, members)
@@ -255,26 +178,32 @@ class _Network:
             self._resampler(kind, h, h, with_conv=self.with_conv)
 
     def _resampler(self, kind: str, before: int, after: int, *, with_conv: bool, listed: bool = True) -> None:
-        members: list[_Member] = []
+        members: list[Member] = []
         if with_conv and self.fir:
             members = _inside("Conv2d_0", _fir_conv(before, after))
         elif with_conv:
-            members = _inside("Conv_0", _linear((3, 3, before, after)))
+            members = _inside("Conv_0", linear((3, 3, before, after)))
         self._module(kind, members, listed)
 
 
-def torch_leaves(config: Any) -> list[TorchLeaf]:
+def torch_leaves(config: Any, flavor: str = "pytorch") -> list[TorchLeaf]:
     """Every parameter of the PyTorch network of ``config``, in the order of its state dict.
 
+    Arguments:
+        config: the configuration.
+        flavor: whose network where the originals differ in their parameters (NCSN and NCSNv2 at 64 pixels).
+
     Raises:
-        UsageError: the network is neither ``ncsnpp`` nor ``ddpm`` with GroupNorm, which alone the port has.
+        UsageError: the port has no such network: another ``model.name``, or a ``ddpm`` without GroupNorm.
     """
     model = config.model
     name = model.name.lower()
+    if name in NETWORKS:
+        return refine_leaves(config, flavor)
     if name not in ("ncsnpp", "ddpm"):
         raise UsageError(
             f"there is no map of names between Flax and PyTorch for model.name {model.name!r}; "
-            "there is one for 'ncsnpp' and 'ddpm'"
+            f"there is one for 'ncsnpp', 'ddpm', {', '.join(map(repr, NETWORKS))}"
         )
     if name == "ddpm" and model.normalization != "GroupNorm":
         raise UsageError(
@@ -284,13 +213,15 @@ def torch_leaves(config: Any) -> list[TorchLeaf]:
     return _Network(config).leaves
 
 
-def torch_names(config: Any) -> list[TorchName]:
+def torch_names(config: Any, flavor: str = "pytorch") -> list[TorchName]:
     """The place of every Flax parameter in the PyTorch state dict, from the hyper-parameters alone.
 
-    Returns: in the order of the modules' calls, by Flax path within a module.
+    Returns: in the order of the modules' calls, by Flax path within a module (RefineNets: in the port's order).
 
     Raises:
         UsageError: as :func:`torch_leaves`.
     """
-    names = [leaf.name for leaf in torch_leaves(config) if leaf.name]
+    names = [leaf.name for leaf in torch_leaves(config, flavor) if leaf.name]
+    if config.model.name.lower() in NETWORKS:
+        return names
     return sorted(names, key=lambda name: (int(name.torch_key.split(".")[1]), name.jax_path))

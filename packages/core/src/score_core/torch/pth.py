@@ -20,7 +20,8 @@ def dumps(content: Any) -> bytes:
 
 def _with_tensors(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.array(value))  # a copy: torch wants writable memory
+        # torch wants writable memory
+        return torch.from_numpy(value if value.flags.writeable and value.flags.c_contiguous else np.array(value))
     if isinstance(value, Mapping):
         kind = OrderedDict if isinstance(value, OrderedDict) else dict
         return kind((key, _with_tensors(item)) for key, item in value.items())

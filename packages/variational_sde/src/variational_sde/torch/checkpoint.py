@@ -16,6 +16,7 @@ The last good file stays as ``checkpoint-previous.pt``: a damaged one is reporte
 import io
 import logging
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,9 +30,9 @@ from torch import Tensor, nn
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.checkpoints.errors import CheckpointError, MissingCheckpointError
-from score_core.checkpoints.pth_format import loads_pth
 from score_core.errors import UserError
 from variational_sde import original_format
+from variational_sde.checkpoint_formats import FORMAT, loads_own
 from variational_sde.torch.mlp import MLP
 from variational_sde.torch.reverse_sde import Generators, PluginReverseSDE, VariancePreservingSDE
 from variational_sde.torch.unet import UNet, group_norm
@@ -50,7 +51,6 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-FORMAT = "variational_sde 1"
 FILE, PREVIOUS, ORIGINAL = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint_original.pt"
 
 
@@ -145,8 +145,20 @@ def encode(state: RunState) -> bytes:
         "loss": state.loss,
     }
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_canonical(content), buffer)
     return buffer.getvalue()
+
+
+def _canonical(value: Any) -> Any:
+    """The same with one object for equal strings, so that equal states are equal files."""
+    if isinstance(value, str):
+        return sys.intern(str(value))
+    if isinstance(value, Mapping):
+        kind = OrderedDict if isinstance(value, OrderedDict) else dict
+        return kind((_canonical(key), _canonical(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_canonical, value))
+    return value
 
 
 def decode(data: bytes, where: Any) -> dict[str, Any]:
@@ -157,13 +169,7 @@ def decode(data: bytes, where: Any) -> dict[str, Any]:
     """
     if original_format.recognises(data):
         return original_format.loads(data, where)
-    content = loads_pth(data, where=where)
-    missing = [key for key in ("count", "model", "optimizer", "settings") if key not in content] if isinstance(
-        content, dict
-    ) and content.get("format") == FORMAT else ["format"]
-    if missing:
-        raise CheckpointError(f"{where} is no checkpoint of this program or of the original: it lacks {missing[0]!r}.")
-    return content
+    return loads_own(data, where)
 
 
 def restore(state: RunState, content: Mapping[str, Any], where: Any) -> None:

@@ -4,8 +4,8 @@
     workdir/figures/bpd.png                both curves with error bars, and their standard errors
     workdir/results.json                   the last state of each, evaluated with more draws; their difference
 
-Both runs have one seed: the same initial network, batches and dequantisation, and in evaluations the same times, noise and
-probes, so that the difference of the two is known better than either.
+Both runs have one seed: the same initial network, batches and dequantisation, and in evaluations the same times, noise
+and probes, so that the difference of the two is known better than either.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def _draw(args: argparse.Namespace, workdir: Path) -> None:
         workdir / "figures" / "bpd.png",
         png,
         f"Test bits/dim against the iteration for uniform and debiased times. {text}.",
-        f"Test bits/dim of {args.dataset} (the bound, {args.repeats} draws an image) and its standard error over the images.",
+        f"Test bits/dim of {args.dataset} (the bound, {args.repeats} draws an image), its standard error over the images.",
     )
 
 
@@ -92,7 +92,11 @@ def _evaluate(
         source = load_data(args.dataset, "test", size, args.dataroot, args.download)
         protocol = Protocol(bool(args.real), args.test_batch_size, args.seed, args.final_repeats)
         found = bound_bpd(model, source, protocol, stop=lambda: stop.requested)
-        ode = ode_bpd(model, source, protocol, tolerance=args.tolerance, stop=lambda: stop.requested) if args.ode else None
+        ode = (
+            ode_bpd(model, source, protocol, tolerance=args.tolerance, stop=lambda: stop.requested)
+            if args.ode
+            else None
+        )
         if stop.requested or found is None:
             stop.exit()
         bounds[name] = found
@@ -101,9 +105,7 @@ def _evaluate(
     return bounds, odes
 
 
-def _report(
-    args: argparse.Namespace, workdir: Path, bounds: dict[str, Estimate], odes: dict[str, Estimate]
-) -> None:
+def _report(args: argparse.Namespace, workdir: Path, bounds: dict[str, Estimate], odes: dict[str, Estimate]) -> None:
     difference = Estimate(bounds["debiased"].per_image - bounds["uniform"].per_image)
     estimates: dict[str, Estimate] = {f"bits_per_dim_{name}": bound for name, bound in bounds.items()}
     estimates["bits_per_dim_difference"] = difference

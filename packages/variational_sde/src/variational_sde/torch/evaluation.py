@@ -90,7 +90,8 @@ def image_noise(key: Tensor, indices: Tensor, shape: tuple[int, ...], vtype: str
     """The dequantisation and the noise of the bound of images with these numbers, one stream an image.
 
     Arguments:
-        key: int32 ``[2]`` (:func:`score_core.torch.threefry.prng_key`). indices: ``[B]``. shape: of one image (C, H, W).
+        key: int32 ``[2]`` (:func:`score_core.torch.threefry.prng_key`).
+        indices: ``[B]``. shape: of one image (C, H, W).
     """
     normal = PerSampleNoise(key, indices, shape)
     u = uniform_per_sample(key, indices, Role.DEQUANTIZATION, shape)

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from score_core.errors import UserError
-from variational_sde.torch.checkpoint import RunState
+from variational_sde.torch.checkpoint import RunState, new_state, restore
 from variational_sde.torch.reverse_sde import PluginReverseSDE, VariancePreservingSDE
 from variational_sde.torch.unet import ResidualBlock, SelfAttention, Swish, TimestepEmbedding, UNet
 
-__all__ = ["dumps"]
+__all__ = ["dumps", "dumps_tree"]
 
 _OURS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     PluginReverseSDE: ("lib.sdes", ("vtype", "debias")),
@@ -106,6 +106,14 @@ def dumps(state: RunState) -> bytes:
     return buffer.getvalue()
 
 
+def dumps_tree(tree: dict[str, Any]) -> bytes:
+    """The bytes of the file from the contents of a checkpoint of this program."""
+    group = tree["optimizer"]["param_groups"][0]
+    state = new_state(tree["settings"], lr=float(group["lr"]), seed=0, device=torch.device("cpu"))
+    restore(state, tree, "the checkpoint")
+    return dumps(state)
+
+
 def _module(module: nn.Module, named: Any) -> _Object:
     kind = type(module)
     if kind in _OURS:
@@ -135,7 +143,7 @@ def _module(module: nn.Module, named: Any) -> _Object:
     }
     if kind is nn.Conv2d:
         assert isinstance(module, nn.Conv2d)
-        state["_reversed_padding_repeated_twice"] = [n for n in reversed(module.padding) for _ in range(2)]
+        state["_reversed_padding_repeated_twice"] = tuple(int(n) for n in reversed(module.padding) for _ in range(2))
     return _Object(named(home, kind.__name__), state)
 
 
@@ -150,5 +158,9 @@ def _optimizer(optimizer: torch.optim.Adam, named: Any) -> _Object:
                 "exp_avg": entry["exp_avg"],
                 "exp_avg_sq": entry["exp_avg_sq"],
             }
-    state = {"defaults": dict(options), "state": moments, "param_groups": [{"params": list(group["params"]), **options}]}
+    state = {
+        "defaults": dict(options),
+        "state": moments,
+        "param_groups": [{"params": list(group["params"]), **options}],
+    }
     return _Object(named("torch.optim.adam", "Adam"), state)

@@ -4,8 +4,8 @@
         args.txt, log.txt, events.out.tfevents.*, checkpoint.pt      as the original's
         config.json, history.csv, results.json                       every flag; loss and bits/dim; with circumstances
 
-One iteration: batch, dequantisation, logit, loss, Adam; then, at their cadence, evaluation, sample grid, checkpoint. The
-batch of iteration k is a function of (seed, k), and evaluations and grids draw from streams of their own, so that
+One iteration: batch, dequantisation, logit, loss, Adam; then, at their cadence, evaluation, sample grid, checkpoint.
+The batch of iteration k is a function of (seed, k), and evaluations and grids draw from streams of their own, so that
 nothing but the state in the checkpoint decides how training goes on. A run that is stopped inside an evaluation saves
 first that this iteration's evaluation is pending.
 """
@@ -132,9 +132,7 @@ def _warn_of_other_flags(path: Path, args: argparse.Namespace) -> None:
         return
     for name in ("T0", "vtype"):
         if name in before and before[name] != getattr(args, name):
-            _logger.warning(
-                "%s: the folder was started with --%s=%s; its checkpoint decides", path, name, before[name]
-            )
+            _logger.warning("%s: the folder was started with --%s=%s; its checkpoint decides", path, name, before[name])
 
 
 class _Log:
@@ -165,9 +163,7 @@ class _Training:
         flip = DATASETS[args.dataset].flip
         # The last batch of an epoch runs on into the next one instead of being smaller: positions are then a function
         # of the iteration alone.
-        self.batches = Pipeline(
-            data["train"], args.batch_size, seed=args.seed, random_flip=flip, drop_remainder=False
-        )
+        self.batches = Pipeline(data["train"], args.batch_size, seed=args.seed, random_flip=flip, drop_remainder=False)
         original = args.protocol == "original"
         self.protocol = Protocol(
             bool(args.real), args.test_batch_size, args.seed, args.repeats, original, flip and original
@@ -224,7 +220,9 @@ class _Training:
         # parity: what the checkpoint says goes before what the flags say
         for name in asked:
             if asked[name] != given[name] and name != "network":
-                _logger.warning("the checkpoint has %s = %s, the flags %s: the checkpoint's is used", name, given[name], asked[name])
+                _logger.warning(
+                    "the checkpoint has %s = %s, the flags %s: the checkpoint's is used", name, given[name], asked[name]
+                )
 
     def _loop(self, state: RunState) -> None:
         args = self.args
