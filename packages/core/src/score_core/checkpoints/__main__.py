@@ -129,7 +129,7 @@ def _print_names(flat: dict[str, Any], verbose: bool) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from score_core.checkpoints.convert import Options, Report, convert, open_source
+    from score_core.checkpoints.convert import FORMATS, Options, Report, convert, open_source
 
     if options.to is None:
         raise UsageError("--to is missing: flax, pth, safetensors, diffusers, or a package's format.")
@@ -137,7 +137,8 @@ def _convert(options: argparse.Namespace) -> int:
     source = open_source(options.source, options.step)
     path, name = source.path, source.name
     config = _config(options.config, source)
-    if config is None and (options.to != "safetensors" and name != options.to):
+    formats = [source.format, *([FORMATS[options.to]] if options.to in FORMATS else [])]
+    if config is None and any(format_.needs_config for format_ in formats):
         raise UsageError("--config is missing: the network's configuration. score-convert --identify SRC may find it.")
     report = Report()
     choices = Options(options.weights, options.norms, not options.no_module)

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from score_core.checkpoints.convert import FORMATS, Source, open_source
-from score_core.checkpoints.manifest import Entry, entries_of
+from score_core.checkpoints.identify_shapes import CLASSIFIER
+from score_core.checkpoints.manifest import Entry, entries_of, find
 from score_core.checkpoints.providers import DEFAULT
 from score_core.errors import UsageError
 
 __all__ = ["Identity", "fitting_configs", "identify"]
-
-_CLASSIFIER = "WideResnetGroup_0"
 
 
 class Identity(NamedTuple):
@@ -45,7 +44,8 @@ def identify(path: Path, configs: Mapping[str, Any], step: int | None = None) ->
     source = open_source(path, step)
     name = source.name
     fitting, skipped = _compare(source, configs)
-    return Identity(name, fitting, skipped, entries_of(fitting, name))
+    known = find("score_sde/classifier") if CLASSIFIER in fitting else entries_of(fitting, name)
+    return Identity(name, fitting, skipped, known)
 
 
 def _compare(source: Source, configs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -55,14 +55,14 @@ def _compare(source: Source, configs: Mapping[str, Any]) -> tuple[list[str], lis
     fits = format_.fits(source.data, source.path)
     source.data = None
     fitting, skipped = [], []
-    for name, config in configs.items():
+    for name, config in {**configs, CLASSIFIER: CLASSIFIER}.items():
         owner = name.partition(":")[0] if ":" in name else DEFAULT
         try:
             if fits(config):
                 fitting.append(name)
         except (UsageError, AttributeError, KeyError, TypeError):
             # A configuration of another package may mean nothing to the format.
-            if owner == format_.family:
+            if owner == format_.family and name != CLASSIFIER:
                 skipped.append(name)
     return fitting, skipped
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from score_core.checkpoints import msgpack_format
+from score_core.checkpoints.classifier_names import classifier_shapes
 from score_core.checkpoints.diffusers_names import diffusers_names
 from score_core.checkpoints.diffusers_state import unet_arrays
 from score_core.checkpoints.pth_format import outline_pth
@@ -17,20 +18,39 @@ from score_core.checkpoints.pth_state import split_pth
 from score_core.checkpoints.safetensors_state import array_shapes, is_port
 from score_core.checkpoints.torch_conversion import compare_state_dict, compare_tree
 from score_core.checkpoints.torch_names import torch_leaves
-from score_core.checkpoints.tree import unflatten
+from score_core.checkpoints.training_state import flavor_matters
+from score_core.checkpoints.tree import flatten, unflatten
 
-__all__ = ["Fits", "diffusers_fits", "flax_fits", "pth_fits", "safetensors_fits"]
+__all__ = ["CLASSIFIER", "Fits", "diffusers_fits", "flax_fits", "pth_fits", "safetensors_fits"]
 
 Fits = Callable[[Any], bool]
-FLAVORS = ("jax", "pytorch")
+
+
+def _flavors(config: Any) -> tuple[str, ...]:
+    return ("jax", "pytorch") if flavor_matters(config) else ("pytorch",)
+
+
+CLASSIFIER = "the noise-conditional classifier"
+"""Stands for its configuration, of which it has none."""
 
 
 def _tree_fits(params: Any) -> Fits:
-    return lambda config: any(compare_tree(params, config, flavor).complete for flavor in FLAVORS)
+    def fits(config: Any) -> bool:
+        if config is CLASSIFIER:
+            found = {name: np.shape(value) for name, value in flatten(params).items()}
+            wanted = classifier_shapes()
+            return found.keys() == wanted.keys() and all(_folded(found[n]) == _folded(wanted[n]) for n in wanted)
+        return any(compare_tree(params, config, flavor).complete for flavor in _flavors(config))
+
+    return fits
+
+
+def _folded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[3:] if shape[:3] == (1, 1, 1) else shape
 
 
 def _state_dict_fits(state_dict: Any) -> Fits:
-    return lambda config: any(compare_state_dict(state_dict, config, flavor).complete for flavor in FLAVORS)
+    return lambda config: any(compare_state_dict(state_dict, config, flavor).complete for flavor in _flavors(config))
 
 
 def flax_fits(data: bytes, where: Any) -> Fits:

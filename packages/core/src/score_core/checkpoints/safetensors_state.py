@@ -171,4 +171,5 @@ def write_safetensors(tree: dict[str, Any], config: Any, report: Report) -> byte
     else:
         arrays = {name: value for name, value in flatten(tree).items() if name != "meta/flavor"}
         arrays = {name: np.asarray(v) for name, v in arrays.items() if not isinstance(v, Mapping | str | bool)}
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    # not ascontiguousarray, which makes numbers arrays of one
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)

@@ -40,7 +40,14 @@ class Transform(enum.Enum):
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the PyTorch array of a Flax array of ``shape``."""
-        return self.to_torch(np.broadcast_to(np.empty((), np.int8), shape)).shape
+        match self:
+            case Transform.CONV:
+                return tuple(shape[axis] for axis in (3, 2, 0, 1))
+            case Transform.DENSE:
+                return shape[::-1]
+            case Transform.FLATTEN:
+                return shape[-1:]
+        return shape
 
 
 class TorchName(NamedTuple):

@@ -86,10 +86,9 @@ def require_state(tree: Any, where: Any, flavor: str = "jax") -> dict[str, Any]:
     sets = (optimizer["target"], tree["params_ema"], optimizer["state"]["param_states"])
     for params, what in zip(sets, ("optimizer/target", "params_ema", "optimizer/state/param_states"), strict=True):
         _require_params(params, what, where)
-    for value, what in ((tree["step"], "step"), (optimizer["state"]["step"], "optimizer/state/step")):
-        number(value, what, where)
-    for name in ("lr", "ema_rate"):
+    for name in ("step", "lr", "ema_rate"):
         number(tree[name], name, where)
+    number(optimizer["state"]["step"], "optimizer/state/step", where)
     made["optimizer"] = {
         "target": _old_norms(sets[0]),
         "state": {"step": optimizer["state"]["step"], "param_states": _old_norms(sets[2])},
