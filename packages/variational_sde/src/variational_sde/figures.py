@@ -113,7 +113,7 @@ def density(panels: Mapping[str, np.ndarray], bins: int = 200) -> bytes:
     return _png(figure)
 
 
-def trajectories(states: Mapping[float, np.ndarray], steps: Sequence[int], bins: int = 256) -> bytes:
+def trajectories(states: Mapping[float, np.ndarray], steps: Sequence[int]) -> bytes:
     """The paper's Figure 5: a row a lambda, a column a step, histograms of the points on their way.
 
     Arguments:
@@ -128,6 +128,7 @@ def trajectories(states: Mapping[float, np.ndarray], steps: Sequence[int], bins:
     for row, (lmbd, points) in enumerate(states.items()):
         for column, step in enumerate(steps):
             axes = figure.add_subplot(grid[row, column])
+            bins = 256 if points.shape[1] >= 50_000 else 96  # the paper's 256 for its 100,000 points
             axes.imshow(_tile(points[column], bins), cmap="jet", interpolation="antialiased")
             axes.set_xticks([])
             axes.set_yticks([])

@@ -8,7 +8,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["ORIGINAL", "boolean", "evaluation_parser", "sampling_parser", "training_parser"]
+__all__ = [
+    "ORIGINAL",
+    "boolean",
+    "count",
+    "debias_parser",
+    "evaluation_parser",
+    "lambda_value",
+    "positive",
+    "sampling_parser",
+    "training_parser",
+    "whole",
+]
 
 ORIGINAL = (
     "dataset",
@@ -53,15 +64,15 @@ def _number(kind: type, fits: Callable[[Any], bool], what: str) -> Callable[[str
     return parse
 
 
-_count = _number(int, lambda value: value >= 1, "a whole number, 1 or more")
-_whole = _number(int, lambda value: value >= 0, "a whole number, 0 or more")
-_positive = _number(float, lambda value: value > 0, "a number above 0")
-_lambda = _number(float, lambda value: value <= 1, "a number up to 1")
-_fraction = _number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+count = _number(int, lambda value: value >= 1, "a whole number, 1 or more")
+whole = _number(int, lambda value: value >= 0, "a whole number, 0 or more")
+positive = _number(float, lambda value: value > 0, "a number above 0")
+lambda_value = _number(float, lambda value: value <= 1, "a number up to 1")
+fraction = _number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(_count(part) for part in text.split(",") if part.strip())
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(count(part) for part in text.split(",") if part.strip())
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -96,17 +107,17 @@ def _add_original_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--saveroot", default="~/.saved", help="root of all output")
     group.add_argument("--expname", default="default", help="one folder level of the output path")
-    group.add_argument("--print_every", type=_count, default=500, help="iterations between evaluations of the test set")
-    group.add_argument("--sample_every", type=_count, default=500, help="iterations between sample grids")
-    group.add_argument("--checkpoint_every", type=_count, default=1000, help="iterations between checkpoints")
-    group.add_argument("--num_steps", type=_count, default=1000, help="Euler-Maruyama steps of a sample grid")
+    group.add_argument("--print_every", type=count, default=500, help="iterations between evaluations of the test set")
+    group.add_argument("--sample_every", type=count, default=500, help="iterations between sample grids")
+    group.add_argument("--checkpoint_every", type=count, default=1000, help="iterations between checkpoints")
+    group.add_argument("--num_steps", type=count, default=1000, help="Euler-Maruyama steps of a sample grid")
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--T0", type=_positive, default=1.0, help="end time T of the SDE")
+    group.add_argument("--T0", type=positive, default=1.0, help="end time T of the SDE")
     group.add_argument("--vtype", default="rademacher", choices=["rademacher", "gaussian"], help="Hutchinson probe")
-    group.add_argument("--batch_size", type=_count, default=64, help="images of a training batch")
-    group.add_argument("--test_batch_size", type=_count, default=256, help="images of an evaluation batch")
-    group.add_argument("--lr", type=_positive, default=0.0001, help="Adam's step size")
-    group.add_argument("--num_iterations", type=_count, default=10000, help="updates, from the very first start on")
+    group.add_argument("--batch_size", type=count, default=64, help="images of a training batch")
+    group.add_argument("--test_batch_size", type=count, default=256, help="images of an evaluation batch")
+    group.add_argument("--lr", type=positive, default=0.0001, help="Adam's step size")
+    group.add_argument("--num_iterations", type=count, default=10000, help="updates, from the very first start on")
     group = parser.add_argument_group("model")
     group.add_argument("--real", type=boolean, default=True, help="logit-transform the data to the real line")
     group.add_argument("--debias", type=boolean, default=False, help="debiased time sampling in the loss")
@@ -114,7 +125,7 @@ def _add_original_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_own_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("not in the original")
-    group.add_argument("--seed", type=_whole, default=0, help="of initialisation, data order and noise")
+    group.add_argument("--seed", type=whole, default=0, help="of initialisation, data order and noise")
     group.add_argument("--device", default="auto", help="auto (CUDA if there is one), cpu, cuda, cuda:1, ...")
     group.add_argument("--download", type=boolean, default=False, help="fetch mnist or cifar into dataroot if missing")
     group.add_argument(
@@ -124,10 +135,10 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
         help="complete: test images as they are, one noise stream an image; original: flipped at random (cifar), "
         "noise by the batch",
     )
-    group.add_argument("--repeats", type=_count, default=1, help="draws of time and noise an image in an evaluation")
-    group.add_argument("--ema_rate", type=_fraction, default=0.0, help="moving average of the parameters; 0: none")
+    group.add_argument("--repeats", type=count, default=1, help="draws of time and noise an image in an evaluation")
+    group.add_argument("--ema_rate", type=fraction, default=0.0, help="moving average of the parameters; 0: none")
     group.add_argument("--exact_times", type=boolean, default=False, help="debiased times exactly, not in float32")
-    group.add_argument("--lmbd", type=_lambda, default=0.0, help="lambda of the sample grids")
+    group.add_argument("--lmbd", type=lambda_value, default=0.0, help="lambda of the sample grids")
     group.add_argument("--final_checkpoint", type=boolean, default=True, help="save after the last iteration, too")
     group.add_argument(
         "--original_checkpoint",
@@ -140,21 +151,21 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network and SDE (default: the data set's own)")
-    group.add_argument("--image_size", type=_count, help="pixels; digits and photos are made in any size")
-    group.add_argument("--ch", type=_count, help="width of the first level")
-    group.add_argument("--ch_mult", type=_numbers, help="widths of the levels over ch, such as 1,2,2")
-    group.add_argument("--num_res_blocks", type=_whole, help="residual blocks a level")
-    group.add_argument("--attn_resolutions", type=_numbers, help="heights with attention, such as 16,8")
-    group.add_argument("--dropout", type=_fraction, default=0.0, help="channel-wise dropout")
-    group.add_argument("--beta_min", type=_positive, default=0.1, help="beta at time 0")
-    group.add_argument("--beta_max", type=_positive, default=20.0, help="beta at time 1")
+    group.add_argument("--image_size", type=count, help="pixels; digits and photos are made in any size")
+    group.add_argument("--ch", type=count, help="width of the first level")
+    group.add_argument("--ch_mult", type=numbers, help="widths of the levels over ch, such as 1,2,2")
+    group.add_argument("--num_res_blocks", type=whole, help="residual blocks a level")
+    group.add_argument("--attn_resolutions", type=numbers, help="heights with attention, such as 16,8")
+    group.add_argument("--dropout", type=fraction, default=0.0, help="channel-wise dropout")
+    group.add_argument("--beta_min", type=positive, default=0.1, help="beta at time 0")
+    group.add_argument("--beta_max", type=positive, default=20.0, help="beta at time 1")
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say which trained model is meant."""
     parser.add_argument("checkpoint", help="folder of a run, or a checkpoint file (this program's or the original's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--seed", type=_whole, default=0, help="of the noise")
+    parser.add_argument("--seed", type=whole, default=0, help="of the noise")
     parser.add_argument("--ema", type=boolean, default=True, help="averaged parameters where the checkpoint has them")
 
 
@@ -165,13 +176,13 @@ def evaluation_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", choices=["mnist", "cifar", "digits", "photos"], help="default: the run's own")
     parser.add_argument("--dataroot", default="~/.datasets", help="folder of the data sets")
     parser.add_argument("--real", type=boolean, help="whether the model lives in logit space; default: the run's own")
-    parser.add_argument("--test_batch_size", type=_count, default=256, help="images of a batch")
+    parser.add_argument("--test_batch_size", type=count, default=256, help="images of a batch")
     parser.add_argument("--protocol", default="complete", choices=["complete", "original"], help="as in training")
-    parser.add_argument("--repeats", type=_count, default=1, help="draws of time and noise an image")
+    parser.add_argument("--repeats", type=count, default=1, help="draws of time and noise an image")
     parser.add_argument("--download", type=boolean, default=False, help="fetch the data set if missing")
     parser.add_argument("--ode", type=boolean, default=False, help="also the likelihood of the ODE (lambda = 1)")
-    parser.add_argument("--num_images", type=_count, help="only the first test images; default: all")
-    parser.add_argument("--tolerance", type=_positive, default=1e-5, help="relative and absolute, of the ODE's solver")
+    parser.add_argument("--num_images", type=count, help="only the first test images; default: all")
+    parser.add_argument("--tolerance", type=positive, default=1e-5, help="relative and absolute, of the ODE's solver")
     return parser
 
 
@@ -180,20 +191,15 @@ def sampling_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog, description=description, formatter_class=_Help)
     add_checkpoint_flags(parser)
     parser.add_argument("--output", default="samples", help="folder of grid.png and samples.npz")
-    parser.add_argument("--n", type=_count, default=4, help="n x n samples")
-    parser.add_argument("--num_steps", type=_count, default=1000, help="Euler-Maruyama steps")
-    parser.add_argument("--lmbd", type=_lambda, default=0.0, help="lambda <= 1: 0 reverse SDE, 1 ODE")
+    parser.add_argument("--n", type=count, default=4, help="n x n samples")
+    parser.add_argument("--num_steps", type=count, default=1000, help="Euler-Maruyama steps")
+    parser.add_argument("--lmbd", type=lambda_value, default=0.0, help="lambda <= 1: 0 reverse SDE, 1 ODE")
     parser.add_argument("--adaptive", type=boolean, default=False, help="the ODE by an adaptive solver (lambda = 1)")
     parser.add_argument("--mean", type=float, default=0.0, help="of the prior sample")
-    parser.add_argument("--std", type=_positive, default=1.0, help="of the prior sample")
+    parser.add_argument("--std", type=positive, default=1.0, help="of the prior sample")
     parser.add_argument("--real", type=boolean, help="whether the model lives in logit space; default: the run's own")
     parser.add_argument("--clip", type=boolean, default=True, help="clip images to [0, 1]")
     return parser
-
-
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The values of a command line; a wrong one ends the program with status 2 and a message."""
-    return parser.parse_args(list(arguments))
 
 
 _SHORT = {
@@ -226,7 +232,7 @@ def debias_parser(prog: str, arguments: Sequence[str]) -> argparse.ArgumentParse
     add_training_flags(parser, {"dataset": "digits", "sample_every": 1_000_000_000, **STUDY.get(dataset, {})})
     group = parser.add_argument_group("of the study")
     group.add_argument("--workdir", default="runs/variational_sde/debias", help="where everything is written")
-    group.add_argument("--final_repeats", type=_count, default=20, help="draws an image in the last evaluation")
+    group.add_argument("--final_repeats", type=count, default=20, help="draws an image in the last evaluation")
     group.add_argument("--ode", type=boolean, default=False, help="also the ODE's likelihood (lambda = 1)")
-    group.add_argument("--tolerance", type=_positive, default=1e-4, help="of the ODE's solver")
+    group.add_argument("--tolerance", type=positive, default=1e-4, help="of the ODE's solver")
     return parser

@@ -71,7 +71,7 @@ def recognises(data: bytes) -> bool:
 
 
 def loads(data: bytes, where: Any = "checkpoint") -> dict[str, Any]:
-    """The contents as this program's checkpoints have them (:mod:`variational_sde.torch.checkpoint`), arrays for tensors.
+    """The contents as this program's checkpoints have them (:mod:`variational_sde.torch.checkpoint`), as arrays.
 
     Raises:
         CheckpointError: it is damaged, names something that is not allowed, or is not such a list.

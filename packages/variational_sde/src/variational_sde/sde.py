@@ -5,8 +5,8 @@ Generative SDE    dX = mu dt + sigma dB,  t from 0 (noise) to T (data),  s = T -
                   mu = (1 - lambda/2) g a - f,  sigma = sqrt(1 - lambda) g
 Drift             a(y, s) = g(s) score(y, s): what the network gives, unlike the other packages' networks
 
-lambda = 0 is the reverse SDE, lambda = 1 the equivalent ODE. For the exact ``a`` the law at each time is the same for all
-lambda <= 1.
+lambda = 0 is the reverse SDE, lambda = 1 the equivalent ODE. For the exact ``a`` the law at each time is the same
+for all lambda <= 1.
 Here y is ``[B, ...]``, s ``[B]``; arrays of NumPy, JAX or PyTorch.
 """
 

@@ -60,7 +60,7 @@ def _draw(args: argparse.Namespace, workdir: Path) -> None:
         workdir / "figures" / "bpd.png",
         png,
         f"Test bits/dim against the iteration for uniform and debiased times. {text}.",
-        f"Test bits/dim of {args.dataset} (the bound, {args.repeats} draws an image), its standard error over the images.",
+        f"Test bits/dim of {args.dataset} (the bound, {args.repeats} draws an image) and its standard error.",
     )
 
 

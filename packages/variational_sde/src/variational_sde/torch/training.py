@@ -46,7 +46,7 @@ from variational_sde.torch.checkpoint import RunState
 from variational_sde.torch.evaluation import Estimate, Protocol, bound_bpd, evaluating, to_tensor
 from variational_sde.torch.sampling import sample_grid
 
-__all__ = ["choose_device", "settings_of", "train", "training_step"]
+__all__ = ["Log", "choose_device", "settings_of", "train", "training_step"]
 
 _logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _warn_of_other_flags(path: Path, args: argparse.Namespace) -> None:
             _logger.warning("%s: the folder was started with --%s=%s; its checkpoint decides", path, name, before[name])
 
 
-class _Log:
+class Log:
     """The original's ``log.txt``: local time, a tab, the message; also on the standard output."""
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +158,7 @@ class _Training:
         self.path = path
         self.device = device
         self.stop = stop
-        self.log = _Log(path / "log.txt")
+        self.log = Log(path / "log.txt")
         self.test = data["test"]
         flip = DATASETS[args.dataset].flip
         # The last batch of an epoch runs on into the next one instead of being smaller: positions are then a function
