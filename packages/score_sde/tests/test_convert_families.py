@@ -65,6 +65,18 @@ def test_a_pytorch_checkpoint_through_jax_and_back(name, tmp_path):
         assert_same(load_pth(source), loads_pth(convert(tmp_path / middle, "pth", config)[0]))
 
 
+def test_what_the_port_has_no_place_for_is_said():
+    """The JAX program averages the Fourier frequencies, too, which never change but for rounding."""
+    config = jax_config("ncsnpp_ve_continuous")
+    tree, report = checkpoint_cases.state(config), Report()
+    FORMATS["pth"].write(tree, config, report)
+    assert not any("is not trained" in note for note in report.notes)
+    frequencies = tree["optimizer"]["target"]["GaussianFourierProjection_0"]["W"]
+    tree["params_ema"]["GaussianFourierProjection_0"] = {"W": np.nextafter(frequencies, np.float32(9))}
+    FORMATS["pth"].write(tree, config, report)
+    assert any("all_modules.0.W, which is not trained, has no place (off by" in note for note in report.notes)
+
+
 def assert_same(one, other):
     """Everything in two contents of ``.pth`` files, to the bit."""
     assert type(one) is type(other)
