@@ -95,7 +95,7 @@ def compare_state_dict(state_dict: Mapping[str, Any], config: Any, flavor: str =
     """
     leaves = torch_leaves(config, flavor)
     known = {leaf.key for leaf in leaves if leaf.name}
-    needless = {leaf.key for leaf in leaves if not leaf.name} | ({SIGMAS} if _has_levels(config) else set())
+    needless = {leaf.key for leaf in leaves if not leaf.name} | {SIGMAS}
     given = strip_module(state_dict)
     wanted = [(leaf, leaf.key, (leaf.shape,)) for leaf in leaves if leaf.name]
     torch_only = tuple(key for key in given if key in needless)
