@@ -69,7 +69,7 @@ def by_hand(folder, *flags):
 
 def finish(*processes, status=0):
     for process in processes:
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == status, errors[-3000:]
 
 
