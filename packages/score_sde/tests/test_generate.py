@@ -167,6 +167,8 @@ def test_a_signal_between_batches_ends_the_task():
         (["--task=inpaint", "--mask=upper"], 2, "neither a file nor one of left, right"),
         (["--task=inpaint", "--mask=random:2"], 2, "probability of hiding a pixel"),
         (["--task=class", "--class=10"], 2, "knows the classes 0 to 9"),
+        (["--task=class", "--guidance=-1"], 2, "--guidance=-1"),
+        (["--task=class", "--guidance=inf"], 2, "--guidance=inf"),
         (["--task=class", "--class=cat"], 2, "numbers with commas"),
         (["--task=class", "--classifier_workdir=nowhere"], 1, "no classifier nowhere"),
         (["--task=class", "--config.model.beta_max=4.5"], 2, "trained for another experiment"),

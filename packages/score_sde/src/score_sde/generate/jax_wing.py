@@ -81,10 +81,14 @@ class Generator:
     def _colorizer(self) -> Any:
         return self._build(get_pc_colorizer, noise_consistent=self.noise_consistent)
 
-    def use_classifier(self, classifier: LoadedClassifier) -> None:
-        """What leads :meth:`conditional`."""
+    def use_classifier(self, classifier: LoadedClassifier, guidance: float) -> None:
+        """What leads :meth:`conditional`; its gradient is taken ``guidance`` times."""
+
+        def gradient(*arguments: Any) -> jax.Array:
+            return guidance * classifier.gradient(*arguments)
+
         options = self.experiment.few_step_options()
-        self._conditional = self._build(get_pc_conditional_sampler, classifier.gradient, **options)
+        self._conditional = self._build(get_pc_conditional_sampler, gradient, **options)
         self._classifier_params = classifier.params
 
     def conditional(self, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
