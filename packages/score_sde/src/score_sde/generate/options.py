@@ -12,8 +12,8 @@ TASKS = ("sample", "inpaint", "colorize", "class", "encode", "interpolate")
 USAGE = """Pictures on demand (--mode=generate), from the newest checkpoint; docs/controllable.md:
   --task=sample|inpaint|colorize|class|encode|interpolate
   --checkpoint=N|FILE        another checkpoint of the work directory, or any file of either framework
-  --images=WHAT              what to start from: a file, a folder, or images of the data set such as train:3;
-                             default: test:0-7
+  --images=WHAT              what to start from: a file, a folder, or images of the data set such as
+                             train:3,7-9; default: test:0-7
   --mask=WHAT                inpaint: left, right, top, bottom or center is hidden; random:P hides each pixel with
                              probability P; or a file (picture or .npy) of 1 (white) where pixels are known and 0
                              (black) where they are hidden; default: right

@@ -160,7 +160,12 @@ def _class(session: Session) -> Outcome:
     accuracy = float(hits.mean())
     numbers = [("class_accuracy", accuracy, (accuracy * (1 - accuracy) / len(labels)) ** 0.5, len(labels))]
     per_class = {str(c): float(hits[labels == c].mean()) for c in classes}
-    return Outcome(arrays | {"recognised": recognised}, picture, numbers, {"guidance": session.options.guidance, "per_class": per_class})
+    return Outcome(
+        arrays | {"recognised": recognised},
+        picture,
+        numbers,
+        {"guidance": session.options.guidance, "per_class": per_class},
+    )
 
 
 def _recognised_digits(images: np.ndarray) -> np.ndarray:
