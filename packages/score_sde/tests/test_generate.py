@@ -1,5 +1,8 @@
 """``--mode=generate``: every task in both frameworks from one checkpoint, and what is refused."""
 
+import subprocess
+import sys
+
 import experiments
 import numpy as np
 import pytest
@@ -128,6 +131,16 @@ def test_hidden_pixels_of_a_picture_do_not_matter(workdir, tmp_path):
     assert not np.array_equal(results[0][0, 0], results[0][0, 1])
 
 
+def test_pytorch_alone_is_enough(workdir, tmp_path):
+    """Where JAX cannot be imported, a classifier leads the sampler all the same."""
+    program = "import sys; sys.modules['jax'] = None; from score_sde.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    flags = [f"--workdir={workdir}", "--mode=generate", "--task=class", "--framework=torch", f"--out={tmp_path}"]
+    command = [sys.executable, "-c", program, *flags, *FLAGS, "--class=3", "--num=1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (tmp_path / "class.npz").exists()
+
+
 def test_another_request_does_not_replace_the_results_of_the_first(workdir, tmp_path, capsys):
     first = run(workdir, "sample", "--num=2", out=tmp_path)["images"]
     command = [f"--workdir={workdir}", "--mode=generate", "--task=sample", "--framework=torch", f"--out={tmp_path}"]
@@ -167,6 +180,8 @@ def test_a_signal_between_batches_ends_the_task():
         (["--task=inpaint", "--mask=upper"], 2, "neither a file nor one of left, right"),
         (["--task=inpaint", "--mask=random:2"], 2, "probability of hiding a pixel"),
         (["--task=class", "--class=10"], 2, "knows the classes 0 to 9"),
+        (["--task=class", "--guidance=-1"], 2, "--guidance=-1"),
+        (["--task=class", "--guidance=inf"], 2, "--guidance=inf"),
         (["--task=class", "--class=cat"], 2, "numbers with commas"),
         (["--task=class", "--classifier_workdir=nowhere"], 1, "no classifier nowhere"),
         (["--task=class", "--config.model.beta_max=4.5"], 2, "trained for another experiment"),
@@ -259,8 +274,11 @@ def test_images_of_files_and_folders(tmp_path):
     large = read_images(str(tmp_path / "large.jpg"), source, (8, 8, 1))
     assert large.shape == (1, 8, 8, 1)
     assert np.abs(large.astype(int) - 77).max() <= 1
-    one = read_images("train:5", source, SHAPE)
-    np.testing.assert_array_equal(one, source("train").fetch(np.array([5]))[0])
+    for what, numbers in {"train:5": [5], "train:5,0-2,1": [5, 0, 1, 2, 1]}.items():
+        expected = source("train").fetch(np.array(numbers))[0]
+        np.testing.assert_array_equal(read_images(what, source, SHAPE), expected)
+    with pytest.raises(UsageError, match="has the images 0 to 1616"):
+        read_images("train:5,1617", source, SHAPE)
 
 
 def test_flags_and_options_agree():

@@ -24,6 +24,7 @@ import numpy as np
 
 from score_core.arrays import Array, ScoreFn, as_like, batch_mul, namespace, sum_dims
 from score_core.errors import UsageError
+from score_core.predictors import Predictor
 from score_core.sdes import SDE
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "gray_measurement",
     "measure",
     "require_binary",
+    "require_every_level",
     "spherical_interpolation",
 ]
 
@@ -173,6 +175,19 @@ def require_binary(mask: np.ndarray) -> None:
         raise UsageError(
             f"a mask is 1 where a pixel is known and 0 where not; this one has values from {found[0]} to {found[-1]}. "
             "Compare it with a threshold first: mask > 0.5 (or > 127 for bytes)."
+        )
+
+
+def require_every_level(predictor: type) -> None:
+    """Refuses a predictor that does not visit every noise level of the SDE, where the known part is put in.
+
+    Raises:
+        ValueError: it is a few-step rule.
+    """
+    if not issubclass(predictor, Predictor):
+        raise ValueError(
+            f"{predictor.__name__} cannot inpaint or colourise: the known part is put in at every noise level of the "
+            "SDE, and few-step rules skip most of them. Take reverse_diffusion, euler_maruyama or ancestral_sampling."
         )
 
 

@@ -73,15 +73,16 @@ def load_classifier(path: str | Path, config: ml_collections.ConfigDict, framewo
 def _require_same_noise(workdir: Path, config: ml_collections.ConfigDict) -> None:
     record = workdir / "config.json"
     try:
-        experiment = json.loads(record.read_bytes())["experiment"]
+        trained_for = _shared(json.loads(record.read_bytes())["experiment"])
     except FileNotFoundError as error:
         raise MissingCheckpointError(f"no classifier in {workdir}: {_CURE}.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{record} is not the record of a classifier's training: {_CURE}.") from error
 
-    def shared(whole: Any) -> dict[str, Any]:
-        return {section: {key: whole[section].get(key) for key in keys} for section, keys in _SHARED.items()}
-
-    if changes := compare_configs(shared(experiment), shared(config)):
+    if changes := compare_configs(trained_for, _shared(config)):
         lines = "\n".join(f"  {change}" for change in changes)
         raise UsageError(f"the classifier in {workdir} was trained for another experiment:\n{lines}\nCure: {_CURE}.")
+
+
+def _shared(whole: Any) -> dict[str, Any]:
+    return {section: {key: whole[section].get(key) for key in keys} for section, keys in _SHARED.items()}

@@ -14,7 +14,7 @@ from score_core.errors import UsageError
 
 __all__ = ["read_images", "read_mask"]
 
-_RANGE = re.compile(r"(?P<split>train|test):(?P<first>\d+)(?:-(?P<last>\d+))?")
+_NUMBERS = re.compile(r"(?P<split>train|test):(?P<ranges>\d+(-\d+)?(,\d+(-\d+)?)*)")
 _REGIONS = ("left", "right", "top", "bottom", "center")
 
 
@@ -22,8 +22,8 @@ def read_images(what: str, source: Callable[[str], Source], shape: tuple[int, in
     """The images, uint8 ``[n, H, W, C]``.
 
     Arguments:
-        what: a file, a folder of files, or ``split:first-last`` (both included) of the data set. Images from files are
-            cut to their central square and resized.
+        what: a file, a folder of files, or images of the data set: ``test:4`` or ``train:0-2,7`` (ends included).
+            Images from files are cut to their central square and resized.
         source: the data set's images by split.
         shape: (H, W, C).
 
@@ -31,15 +31,15 @@ def read_images(what: str, source: Callable[[str], Source], shape: tuple[int, in
         UsageError: there are none, or no such numbers.
         DataError: a file is damaged.
     """
-    if match := _RANGE.fullmatch(what):
-        first = int(match["first"])
-        last = first if match["last"] is None else int(match["last"])
+    if match := _NUMBERS.fullmatch(what):
         images = source(match["split"])
-        if not first <= last < len(images):
+        ends = [[int(end) for end in part.split("-")] for part in match["ranges"].split(",")]
+        if not all(end[0] <= end[-1] < len(images) for end in ends):
             raise UsageError(
                 f"--images={what}: the {match['split']} split of {images.name!r} has the images 0 to {len(images) - 1}"
             )
-        return images.fetch(np.arange(first, last + 1))[0]
+        numbers = [number for end in ends for number in range(end[0], end[-1] + 1)]
+        return images.fetch(np.asarray(numbers))[0]
     path = Path(what)
     if path.is_dir():
         files = sorted(

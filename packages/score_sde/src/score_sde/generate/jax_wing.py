@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_core.correctors import get_corrector
 from score_core.jax.controllable import (
     get_encoder,
     get_pc_colorizer,
@@ -16,49 +15,25 @@ from score_core.jax.controllable import (
 )
 from score_core.jax.noise import PerSampleNoise
 from score_core.jax.sampling import get_ode_sampler
-from score_core.predictors import get_predictor
 from score_sde.classifier.load import LoadedClassifier
-from score_sde.experiment import usage_errors
+from score_sde.generate.wing import Wing
 from score_sde.jax_experiment import JaxExperiment
 
 __all__ = ["Generator"]
 
 
-class Generator:
-    """What a request asks of the framework.
-
-    Arguments:
-        experiment: the configuration.
-        params: the network's parameters (:meth:`score_sde.experiment.Experiment.parameters`).
-        seed: of the images.
-        noise_consistent: see :class:`score_core.controllable.Replacement`.
-    """
+class Generator(Wing):
+    """What a request asks of the framework; arguments as for :class:`Wing`, and the seed of the images."""
 
     def __init__(self, experiment: JaxExperiment, params: Any, seed: int, noise_consistent: bool) -> None:
-        self.experiment = experiment
-        self.params = params
+        super().__init__(experiment, params, noise_consistent)
         self.key = jax.random.PRNGKey(seed)
-        self.noise_consistent = noise_consistent
 
     def _noise(self, indices: np.ndarray) -> PerSampleNoise:
         return PerSampleNoise(self.key, jnp.asarray(indices, jnp.int32), self.experiment.image_shape)
 
     def _scaled(self, images: np.ndarray) -> jax.Array:
         return jnp.asarray(self.experiment.scale(images))
-
-    def _build(self, builder: Any, *head: Any, **options: Any) -> Any:
-        sampling = self.experiment.config.sampling
-        with usage_errors():
-            rules = get_predictor(sampling.predictor), get_corrector(sampling.corrector)
-            sampler = builder(
-                self.experiment.sde,
-                self.experiment.apply_fn,
-                *head,
-                *rules,
-                **self.experiment.pc_options(),
-                **options,
-            )
-        return jax.jit(sampler)
 
     def sample(self, indices: np.ndarray) -> np.ndarray:
         """Images of the model with the numbers ``indices`` ``[B]``, in [0, 1]."""
@@ -71,7 +46,7 @@ class Generator:
 
     @cached_property
     def _inpainter(self) -> Any:
-        return self._build(get_pc_inpainter, noise_consistent=self.noise_consistent)
+        return jax.jit(self.build_replacing(get_pc_inpainter))
 
     def colorize(self, indices: np.ndarray, gray: np.ndarray) -> np.ndarray:
         """Images in [0, 1] with the grey values of the uint8 ``gray`` ``[B, H, W, 3]``, whose channels are equal."""
@@ -79,12 +54,11 @@ class Generator:
 
     @cached_property
     def _colorizer(self) -> Any:
-        return self._build(get_pc_colorizer, noise_consistent=self.noise_consistent)
+        return jax.jit(self.build_replacing(get_pc_colorizer))
 
-    def use_classifier(self, classifier: LoadedClassifier) -> None:
-        """What leads :meth:`conditional`."""
-        options = self.experiment.few_step_options()
-        self._conditional = self._build(get_pc_conditional_sampler, classifier.gradient, **options)
+    def use_classifier(self, classifier: LoadedClassifier, guidance: float) -> None:
+        """What leads :meth:`conditional`; its gradient is taken ``guidance`` times."""
+        self._conditional = jax.jit(self.build_conditional(get_pc_conditional_sampler, classifier, guidance))
         self._classifier_params = classifier.params
 
     def conditional(self, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -99,7 +73,7 @@ class Generator:
 
     @cached_property
     def _encoder(self) -> Any:
-        return get_encoder(self.experiment.sde, self.experiment.apply_fn, eps=self.experiment.sampling_eps)
+        return self.build_encoder(get_encoder)
 
     def decode(self, z: np.ndarray) -> tuple[np.ndarray, int]:
         """The images in [0, 1] of latent codes, and the function evaluations."""
@@ -108,7 +82,4 @@ class Generator:
 
     @cached_property
     def _decoder(self) -> Any:
-        experiment = self.experiment
-        return get_ode_sampler(
-            experiment.sde, experiment.apply_fn, eps=experiment.sampling_eps, inverse_scaler=experiment.inverse_scaler
-        )
+        return self.build_decoder(get_ode_sampler)

@@ -12,13 +12,14 @@ TASKS = ("sample", "inpaint", "colorize", "class", "encode", "interpolate")
 USAGE = """Pictures on demand (--mode=generate), from the newest checkpoint; docs/controllable.md:
   --task=sample|inpaint|colorize|class|encode|interpolate
   --checkpoint=N|FILE        another checkpoint of the work directory, or any file of either framework
-  --images=WHAT              what to start from: a file, a folder, or images of the data set such as train:3;
-                             default: test:0-7
+  --images=WHAT              what to start from: a file, a folder, or images of the data set such as
+                             train:3,7-9; default: test:0-7
   --mask=WHAT                inpaint: left, right, top, bottom or center is hidden; random:P hides each pixel with
                              probability P; or a file (picture or .npy) of 1 (white) where pixels are known and 0
                              (black) where they are hidden; default: right
   --class=N,N,...|all        classes to draw; default: all
   --classifier_workdir=DIR   the classifier that python -m score_sde.classifier trained; default: WORKDIR_classifier
+  --guidance=X               class: the classifier's gradient is taken X times; 1 (default) is Bayes' rule, the paper's
   --num=N                    sample: images (16); inpaint, colorize: results an image (3); class: images a class (8);
                              interpolate: images on the way, ends included (8)
   --noise_consistent         inpaint, colorize: our variant, in which hidden parts are denoised, too
@@ -40,6 +41,7 @@ class Options:
     mask: str = "right"
     classes: str = "all"
     classifier_workdir: str = ""
+    guidance: float = 1.0
     num: int = 0
     noise_consistent: bool = False
     seed: int = 0
@@ -51,6 +53,8 @@ class Options:
         least = _LEAST.get(self.task, 1)
         if self.num and self.num < least:
             raise UsageError(f"--num={self.num}: {self.task} needs at least {least}")
+        if not 0 <= self.guidance < float("inf"):
+            raise UsageError(f"--guidance={self.guidance}: it must be 0 or a positive number")
         if not 0 <= self.seed < 2**31:
             raise UsageError(f"--seed={self.seed}: it must be between 0 and {2**31 - 1}")
 
@@ -87,6 +91,7 @@ def define_flags(values: Any) -> None:
     flags.DEFINE_string("class", default.classes, "", flag_values=values)
     flags.DEFINE_integer("num", default.num, "", flag_values=values)
     flags.DEFINE_integer("seed", default.seed, "", flag_values=values)
+    flags.DEFINE_float("guidance", default.guidance, "", flag_values=values)
     flags.DEFINE_boolean("noise_consistent", default.noise_consistent, "", flag_values=values)
 
 
@@ -105,6 +110,7 @@ def options_of(values: Any) -> Options:
         mask=values.mask,
         classes=values["class"].value,
         classifier_workdir=values.classifier_workdir,
+        guidance=values.guidance,
         num=values.num,
         noise_consistent=values.noise_consistent,
         seed=values.seed,

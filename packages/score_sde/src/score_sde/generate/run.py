@@ -22,7 +22,7 @@ import numpy as np
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.checkpoints.errors import MissingCheckpointError
-from score_core.checkpoints.store import find_checkpoint, list_checkpoints
+from score_core.checkpoints.store import find_checkpoint, list_checkpoints, read_checkpoint
 from score_core.data import save_png
 from score_core.errors import UsageError
 from score_core.runs.config_record import config_hash
@@ -69,8 +69,8 @@ def generate(
     path = _checkpoint(folder, options.checkpoint, experiment)
     out = Path(options.out) if options.out else folder / "generate" / options.task
     with Workdir(out, role="generate") as results, RunLog(None), GracefulStop() as stop:
-        data = path.read_bytes()
-        request = {"request": asdict(options) | {"checkpoint": sha256(data).hexdigest()}}
+        digest = sha256(read_checkpoint(path)).hexdigest()
+        request = {"request": asdict(options) | {"checkpoint": digest}}
         results.record_config(record_of(config, framework) | request, ignore=("eval.*", "request.out"), force=force)
         begin = time.monotonic()
         state = experiment.load_state(path)
@@ -94,7 +94,7 @@ def generate(
                 count,
                 dataset=config.data.dataset,
                 checkpoint_step=step,
-                checkpoint_sha256=sha256(data).hexdigest(),
+                checkpoint_sha256=digest,
                 config_hash=config_hash(request | record_of(config, framework)),
                 seed=options.seed,
                 ema=config.eval.ema,

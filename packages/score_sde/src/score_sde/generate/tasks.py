@@ -148,7 +148,7 @@ def _colorize(session: Session) -> Outcome:
 def _class(session: Session) -> Outcome:
     classifier = session.load_classifier()
     classes, num = session.options.chosen_classes(classifier.num_classes), session.options.count
-    session.generator.use_classifier(classifier)
+    session.generator.use_classifier(classifier, session.options.guidance)
     labels = np.repeat(np.asarray(classes, np.int32), num)
     images = to_uint8(_in_batches(session, "class", len(labels), lambda i: session.generator.conditional(i, labels[i])))
     picture = _picture(list(images.reshape(len(classes), num, *images.shape[1:])))
@@ -160,7 +160,12 @@ def _class(session: Session) -> Outcome:
     accuracy = float(hits.mean())
     numbers = [("class_accuracy", accuracy, (accuracy * (1 - accuracy) / len(labels)) ** 0.5, len(labels))]
     per_class = {str(c): float(hits[labels == c].mean()) for c in classes}
-    return Outcome(arrays | {"recognised": recognised}, picture, numbers, {"per_class": per_class})
+    return Outcome(
+        arrays | {"recognised": recognised},
+        picture,
+        numbers,
+        {"guidance": session.options.guidance, "per_class": per_class},
+    )
 
 
 def _recognised_digits(images: np.ndarray) -> np.ndarray:

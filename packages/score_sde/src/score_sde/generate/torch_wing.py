@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_core.correctors import get_corrector
-from score_core.predictors import get_predictor
 from score_core.torch import threefry
 from score_core.torch.controllable import (
     get_encoder,
@@ -19,7 +17,7 @@ from score_core.torch.controllable import (
 from score_core.torch.noise import PerSampleNoise
 from score_core.torch.sampling import get_ode_sampler
 from score_sde.classifier.load import LoadedClassifier
-from score_sde.experiment import usage_errors
+from score_sde.generate.wing import Wing
 from score_sde.torch_experiment import TorchExperiment
 
 __all__ = ["Generator"]
@@ -30,22 +28,13 @@ def _last(images: Tensor) -> np.ndarray:
     return images.permute(0, 2, 3, 1).cpu().numpy()
 
 
-class Generator:
-    """What a request asks of the framework.
-
-    Arguments:
-        experiment: the configuration.
-        params: the network's parameters (:meth:`score_sde.experiment.Experiment.parameters`).
-        seed: of the images.
-        noise_consistent: see :class:`score_core.controllable.Replacement`.
-    """
+class Generator(Wing):
+    """What a request asks of the framework; arguments as for :class:`Wing`, and the seed of the images."""
 
     def __init__(self, experiment: TorchExperiment, params: Any, seed: int, noise_consistent: bool) -> None:
-        self.experiment = experiment
-        self.params = params
+        super().__init__(experiment, params, noise_consistent)
         self.device = experiment.parallel.device
         self.key = threefry.prng_key(seed, self.device)
-        self.noise_consistent = noise_consistent
 
     def _first(self, array: np.ndarray) -> Tensor:
         """``[B, H, W, C]`` as ``[B, C, H, W]`` on the device."""
@@ -59,19 +48,6 @@ class Generator:
     def _scaled(self, images: np.ndarray) -> Tensor:
         return self.experiment.scale(self._first(images))
 
-    def _build(self, builder: Any, *head: Any, **options: Any) -> Any:
-        sampling = self.experiment.config.sampling
-        with usage_errors():
-            rules = get_predictor(sampling.predictor), get_corrector(sampling.corrector)
-            return builder(
-                self.experiment.sde,
-                self.experiment.apply_fn,
-                *head,
-                *rules,
-                **self.experiment.pc_options(),
-                **options,
-            )
-
     def sample(self, indices: np.ndarray) -> np.ndarray:
         """Images of the model with the numbers ``indices`` ``[B]``, in [0, 1]."""
         return _last(self.experiment.sampler(self.params, self._noise(indices)).images)
@@ -83,7 +59,7 @@ class Generator:
 
     @cached_property
     def _inpainter(self) -> Any:
-        return self._build(get_pc_inpainter, noise_consistent=self.noise_consistent)
+        return self.build_replacing(get_pc_inpainter)
 
     def colorize(self, indices: np.ndarray, gray: np.ndarray) -> np.ndarray:
         """Images in [0, 1] with the grey values of the uint8 ``gray`` ``[B, H, W, 3]``, whose channels are equal."""
@@ -91,12 +67,11 @@ class Generator:
 
     @cached_property
     def _colorizer(self) -> Any:
-        return self._build(get_pc_colorizer, noise_consistent=self.noise_consistent)
+        return self.build_replacing(get_pc_colorizer)
 
-    def use_classifier(self, classifier: LoadedClassifier) -> None:
-        """What leads :meth:`conditional`."""
-        options = self.experiment.few_step_options()
-        self._conditional = self._build(get_pc_conditional_sampler, classifier.gradient, **options)
+    def use_classifier(self, classifier: LoadedClassifier, guidance: float) -> None:
+        """What leads :meth:`conditional`; its gradient is taken ``guidance`` times."""
+        self._conditional = self.build_conditional(get_pc_conditional_sampler, classifier, guidance)
         self._classifier_params = classifier.params
 
     def conditional(self, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -111,7 +86,7 @@ class Generator:
 
     @cached_property
     def _encoder(self) -> Any:
-        return get_encoder(self.experiment.sde, self.experiment.apply_fn, eps=self.experiment.sampling_eps)
+        return self.build_encoder(get_encoder)
 
     def decode(self, z: np.ndarray) -> tuple[np.ndarray, int]:
         """The images in [0, 1] of latent codes, and the function evaluations."""
@@ -120,7 +95,4 @@ class Generator:
 
     @cached_property
     def _decoder(self) -> Any:
-        experiment = self.experiment
-        return get_ode_sampler(
-            experiment.sde, experiment.apply_fn, eps=experiment.sampling_eps, inverse_scaler=experiment.inverse_scaler
-        )
+        return self.build_decoder(get_ode_sampler)
