@@ -153,7 +153,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures, and writes table, numbers and picture after every solver."""
+    """Measures, and writes table and numbers after every solver, the picture at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdirs", type=Path, nargs="+")
     parser.add_argument("--untrained", action="store_true")
@@ -171,6 +171,7 @@ def main() -> None:
             rows.append(row)
             print(table(rows).splitlines()[-1], flush=True)
             write(rows, options.output / "likelihood_solvers.csv")
+    plot(rows, options.output / "likelihood_solvers.png")
     print(f"\n{table(rows)}")
 
 
@@ -183,7 +184,6 @@ def write(rows: list[Row], path: Path) -> None:
             [*row[:3], f"{row.nfe:.1f}", *(f"{value:.6f}" for value in row[4:7]), f"{row[7]:.2f}"] for row in rows
         )
     path.with_suffix(".md").write_text(table(rows))
-    plot(rows, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,10 @@ def get_flow(sde: SDE, eps: float, solver: str, method: str, *, rtol: float, ato
             positive, or an SDE that it does not fit.
     """
     if solver not in LIKELIHOOD_SOLVERS:
-        raise ValueError(f"solver is {solver!r}; it must be 'device' or 'scipy' (RK45 in time), or 'exponential_rk45'")
+        raise ValueError(
+            f"solver is {solver!r}; it must be 'device' or 'scipy' (RK45 in time; the first is rk45 in a "
+            "configuration), or 'exponential_rk45'"
+        )
     if solver != "scipy" and method != "RK45":
         raise ValueError(f"method is {method!r}; on the device it must be 'RK45' (solver='scipy' has others)")
     if solver != "exponential_rk45":

@@ -112,7 +112,7 @@ def test_every_images_bits_equal_the_closed_form_of_a_mixture(name, wing):
 
 @pytest.mark.parametrize("name", SDES)
 def test_equals_rk45_in_time_image_by_image(name):
-    """With one probe, off-diagonal Jacobians included; Gaussian probes only on average, as the linear part is exact."""
+    """With one probe, off-diagonal Jacobians included."""
     sde, data = SDES[name], draws(24)
     signs = np.random.default_rng(1).choice([-1.0, 1.0], data.shape)
     reference = torch_likelihood(sde, data, signs)
@@ -242,3 +242,17 @@ def test_what_does_not_fit_is_refused():
         get_likelihood_fn(SDES["vp"], network, solver="exponential_rk45", method="RK23")
     with pytest.raises(ValueError, match="or 'exponential_rk45'"):
         get_likelihood_fn(SDES["vp"], network, solver="euler")
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_gaussian_probes_have_the_same_mean_and_another_spread(name):
+    """One point, 400 probes. The linear part no longer multiplies |probe|^2: for VE that is most of the variance."""
+    point = np.tile([[0.1, 0.2]], (400, 1))
+    probes = np.random.default_rng(2).standard_normal(point.shape)
+    time, flow = (
+        np.asarray(torch_likelihood(SDES[name], point, probes, **options).nats, np.float64)
+        for options in ({}, {"solver": "exponential_rk45", "tolerance": 1e-4})
+    )
+    error = np.hypot(time.std(), flow.std()) / np.sqrt(len(point))
+    assert abs(time.mean() - flow.mean()) < 4 * error
+    assert flow.std() < (0.6 if name == "ve" else 1.5) * time.std(), (flow.std(), time.std())
