@@ -37,6 +37,7 @@ __all__ = [
     "checkpoint_name",
     "find_newest",
     "list_steps",
+    "parse_list_checkpoint",
     "read_list_checkpoint",
     "save_list_checkpoint",
 ]
@@ -118,6 +119,18 @@ def read_list_checkpoint(path: str | os.PathLike[str]) -> ListCheckpoint:
     """
     path = Path(path)
     raw = _read(path)
+    return _parse(raw, path)
+
+
+def parse_list_checkpoint(data: bytes, where: str | os.PathLike[str]) -> ListCheckpoint:
+    """A checkpoint from the contents of its file ``where``, without what lies beside it.
+
+    Raises: CheckpointError, as :func:`read_list_checkpoint`.
+    """
+    return _parse(_Raw(data, sha256(data).hexdigest(), None), Path(where))
+
+
+def _parse(raw: "_Raw", path: Path) -> ListCheckpoint:
     content = loads_pth(raw.data, where=path)
     if not isinstance(content, list) or len(content) not in (2, 4, 5):
         found = f"{type(content).__name__} of {len(content)}" if hasattr(content, "__len__") else type(content).__name__
