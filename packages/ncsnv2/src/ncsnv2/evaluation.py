@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ncsnv2.config import architecture
 from ncsnv2.data import open_data, pipeline
-from ncsnv2.dump import Dump
+from score_core.torch.image_dump import Dump
 from ncsnv2.losses import draw_levels, dsm_losses
 from ncsnv2.networks import load_network, noise_levels, read_checkpoint, transform_images, value_transform
 from ncsnv2.sampling import Sampler

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from ncsnv2.data import open_data, pipeline
-from ncsnv2.draws import SampleDraws
-from ncsnv2.dump import Dump
-from ncsnv2.images import save_grid, save_tensor
-from ncsnv2.masks import known_pixels
+from score_core.torch.sample_draws import SampleDraws
+from score_core.torch.image_dump import Dump
+from score_core.torch.sample_files import save_grid, save_tensor
+from score_core.data.masks import known_pixels
 from ncsnv2.networks import noise_levels, value_transform
 from ncsnv2.watch import StepLines, both
 from score_core.data import Pipeline

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ncsnv2.average import Average
-from ncsnv2.images import save_grid, save_tensor
+from score_core.torch.sample_files import save_grid, save_tensor
 from ncsnv2.losses import draw_levels, dsm_losses
 from ncsnv2.networks import make_network, noise_levels, transform_images, value_transform
 from ncsnv2.watch import StepLines

@@ -16,6 +16,7 @@ References: Wu & He (arXiv:1803.08494); Song & Ermon (arXiv:1907.05600, appendix
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -54,8 +55,12 @@ def _standardize(
     x: Tensor, axes: tuple[int, ...], correction: int = 0, epsilon: float = _INSTANCE_EPS
 ) -> tuple[Tensor, Tensor]:
     """``((x - mean) / sqrt(var + epsilon), mean)`` over ``axes``; the variance divides by n - ``correction``."""
-    variance, mean = torch.var_mean(x, axes, correction=correction, keepdim=True)
-    return (x - mean) * torch.rsqrt(variance + epsilon), mean
+    # On a CPU two passes are twice as fast as torch.var_mean, whose one pass is not vectorised.
+    mean = x.mean(axes, keepdim=True)
+    centred = x - mean
+    count = math.prod(x.shape[axis] for axis in axes) - correction
+    variance = centred.square().sum(axes, keepdim=True) / count
+    return centred * torch.rsqrt(variance + epsilon), mean
 
 
 def instance_norm_plus(x: Tensor, alpha: Tensor, gamma: Tensor, beta: Tensor | None, flavor: Flavor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ncsnv2.images import to_pictures
+from score_core.torch.sample_files import to_pictures
 from score_core.checkpoints.atomic import atomic_write
 from score_core.data import image_grid, save_png
 from score_core.runs.progress import Progress
