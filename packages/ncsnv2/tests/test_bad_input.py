@@ -10,7 +10,7 @@ from ncsnv2_cases import GOLDEN_CONFIGS
 from PIL import Image
 
 from ncsnv2.__main__ import main
-from ncsnv2.masks import known_pixels
+from score_core.data.masks import known_pixels
 from score_core.errors import UsageError
 
 

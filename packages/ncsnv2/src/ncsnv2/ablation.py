@@ -99,13 +99,13 @@ def _fids(config: argparse.Namespace, workdir: Path, seed: int, step: int) -> di
     import numpy as np
     import torch
 
-    from ncsnv2.images import to_pictures
     from ncsnv2.networks import load_network, noise_levels, read_checkpoint, value_transform
     from ncsnv2.sampling import Sampler
     from ncsnv2.statistics import config_extractor, reference_statistics
     from score_core.data import image_grid, save_png
     from score_core.metrics import collect_statistics, compute_metrics
     from score_core.runs.progress import Progress
+    from score_core.torch.sample_files import to_pictures
     from score_core.torch.score_runner import pick_device
 
     device, section = pick_device(), config.fast_fid
