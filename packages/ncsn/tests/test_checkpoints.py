@@ -127,10 +127,12 @@ def flat(path):
     return read.network, moments, read.optimizer["param_groups"]
 
 
-def test_conversion_to_safetensors_and_back_is_exact(tmp_path, capsys):
-    source, middle, back = FILES["anneal_dsm_adam_step2.pth"], tmp_path / "a.safetensors", tmp_path / "b.pth"
-    assert score_convert([str(source), str(middle), "--to=ncsn_safetensors"]) == 0
-    assert score_convert([str(middle), str(back), "--to=ncsn"]) == 0
+@pytest.mark.parametrize("target", ["safetensors", "flax"])
+def test_conversion_and_back_is_exact(target, tmp_path, config, capsys):
+    """Weights, moments, their order and the optimiser's settings."""
+    source, middle, back = FILES["anneal_dsm_adam_step2.pth"], tmp_path / "a", tmp_path / "b.pth"
+    assert score_convert([str(source), str(middle), f"--to={target}", config]) == 0
+    assert score_convert([str(middle), str(back), "--to=ncsn", config]) == 0
     (network, moments, groups), (network2, moments2, groups2) = flat(source), flat(back)
     assert list(network) == list(network2)
     assert groups == groups2
@@ -141,42 +143,44 @@ def test_conversion_to_safetensors_and_back_is_exact(tmp_path, capsys):
     assert "173" in capsys.readouterr().out
 
 
-def test_conversion_to_score_sde_and_back(tmp_path, config, capsys):
-    """Through a Flax file: the same weights, and score_sde's PyTorch network with them gives NCSN's scores."""
-    import ml_collections
-
-    from score_core.checkpoints.flax_state import read_flax
+def test_the_configuration_beside_a_checkpoint_is_taken(tmp_path):
+    """And score_sde's PyTorch network with the converted weights gives NCSN's scores."""
     from score_core.checkpoints.formats import Report
+    from score_core.checkpoints.safetensors_state import read_safetensors
     from score_core.torch.networks import create_model, load_flax_tree
 
-    source, flax, back = FILES["anneal_dsm_adam_step2.pth"], tmp_path / "f", tmp_path / "b.pth"
-    assert score_convert([str(source), str(flax), "--to=flax", config]) == 0
-    assert "flavor pytorch" in capsys.readouterr().out
-    assert score_convert([str(flax), str(back), "--to=ncsn", config]) == 0
-    one, other = flat(source)[0], flat(back)[0]
-    assert list(one) == list(other)
-    assert all(np.array_equal(one[key], other[key]) for key in one)
-
-    made = checkpoint_formats.sde_config(str(tmp_path / "tiny.yml"))
-    assert isinstance(made, ml_collections.ConfigDict)
+    (tmp_path / "checkpoint.pth").write_bytes(FILES["anneal_dsm_adam_step2.pth"].read_bytes())
+    (tmp_path / "config.yml").write_text(CONFIG)
+    out = tmp_path / "out"
+    assert score_convert([str(tmp_path / "checkpoint.pth"), str(out), "--to=safetensors"]) == 0
+    made = checkpoint_formats.sde_config(str(tmp_path / "config.yml"))
     theirs = create_model(made).eval()
-    load_flax_tree(theirs, read_flax(flax.read_bytes(), made, Report(), flax)["optimizer"]["target"])
+    load_flax_tree(theirs, read_safetensors(out.read_bytes(), made, Report(), out)["optimizer"]["target"])
     ours = networks.CondRefineNetDilated(1, 4, 10).eval()
-    ours.load_state_dict({key: torch.tensor(value) for key, value in one.items()})
+    network = read_list_checkpoint(tmp_path / "checkpoint.pth").network
+    ours.load_state_dict({key: torch.tensor(value) for key, value in network.items()})
     x, labels = torch.rand(2, 1, 16, 16), torch.tensor([0, 9])
     torch.testing.assert_close(theirs(x, labels), ours(x, labels), rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_converted_is_said(tmp_path, config, capsys):
     target = tmp_path / "f"
-    assert (
-        score_convert([str(FILES["baseline_dsm_adam_step2.pth"]), str(target), "--to=flax", "--weights=raw", config])
-        == 2
-    )
-    assert "only NCSN has a counterpart" in capsys.readouterr().err
-    assert score_convert([str(FILES["anneal_dsm_adam_step2.pth"]), str(target), "--to=flax", "--weights=raw"]) == 2
-    assert "--config ncsn:NAME" in capsys.readouterr().err
+    baseline, anneal = FILES["baseline_dsm_adam_step2.pth"], FILES["anneal_dsm_adam_step2.pth"]
+    assert score_convert([str(baseline), str(target), "--to=flax", config]) != 0
+    assert "not of the configured network" in capsys.readouterr().err
+    assert score_convert([str(anneal), str(target), "--to=flax"]) == 2
+    assert "--config" in capsys.readouterr().err
+    assert score_convert([str(anneal), str(target), "--to=flax", "--config=ncsn:scorenet"]) == 2
+    assert "no configuration of NCSN" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_configurations_that_can_be_named():
+    known = checkpoint_formats.names()
+    assert {"anneal", "anneal_cifar10", "digits"} <= set(known)
+    assert not {"toy", "scorenet", "baseline_digits"} & set(known)
+    for name in known:
+        assert checkpoint_formats.sde_config(name).model.name == "ncsn"
 
 
 def test_damaged_files_are_refused_by_name(tmp_path):

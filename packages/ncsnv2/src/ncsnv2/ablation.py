@@ -8,7 +8,7 @@ and get the same noise, so differences are those of the method.
     <workdir>/ablation.json          every FID
     <workdir>/results.json           mean over seeds at the last checkpoint, with its standard error
     <workdir>/ablation.png           FID by checkpoint
-    <workdir>/samples.png            the same chains under the four settings
+    <workdir>/eval/samples_<k>.png   the same chains under the four settings, a row each
 """
 
 import argparse
@@ -131,7 +131,8 @@ def _fids(config: argparse.Namespace, workdir: Path, seed: int, step: int) -> di
                 bar.update(len(x))
     if step == section.end_ckpt and seed == 1:
         rows = np.concatenate([images[name][0][:_SHOWN] for name in SETTINGS])
-        save_png(workdir / "samples.png", image_grid(rows, _SHOWN))
+        (workdir / "eval").mkdir(exist_ok=True)
+        save_png(workdir / "eval" / f"samples_{step}.png", image_grid(rows, _SHOWN))
     return {
         name: float(compute_metrics(collect_statistics(extractor, parts, header={}), reference)["fid"])
         for name, parts in images.items()
