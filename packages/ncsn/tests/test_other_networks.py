@@ -80,7 +80,7 @@ def test_widths_and_names_that_cannot_be_used():
         networks.ResScore(12, 12)
     with pytest.raises(ValueError, match="equal"):
         networks.ResScore(8, 16)
-    with pytest.raises(ValueError, match="unknown activation 'tanh'.*softplus"):
+    with pytest.raises(ValueError, match=r"unknown activation 'tanh'.*softplus"):
         networks.ConvResBlock(8, 8, act="tanh")
     with pytest.raises(ValueError, match="16 or 32 pixels, not 28"):
         unet.UNetScore(1, 2, 28)

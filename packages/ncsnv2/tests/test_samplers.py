@@ -7,9 +7,9 @@ import torch
 import torch_goldens
 from ncsnv2_cases import golden_network
 
-from score_core.data.masks import known_pixels
 from ncsnv2.networks import noise_levels
 from ncsnv2.watch import StepLines, both
+from score_core.data.masks import known_pixels
 from score_core.noise_scales import annealed_step_sizes, langevin_sigmas
 from score_core.torch.langevin import Known, annealed_langevin, annealed_levels, interpolated, replayed_noise
 

@@ -10,7 +10,7 @@ __all__ = ["main", "parser"]
 
 _EPILOG = """\
 without --test and --fid: training. Packaged configurations: anneal, anneal_cifar10, anneal_celeba, anneal_svhn,
-baseline, baseline_cifar10, baseline_celeba, scorenet, scorenet_mnist, toy, and with data that come along digits, photos,
+baseline, baseline_cifar10, baseline_celeba, scorenet, scorenet_mnist, toy; with data that come along: digits, photos,
 baseline_digits, scorenet_photos.
 
 further program:
@@ -43,12 +43,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--resume_training", action="store_true", help="go on from the newest checkpoint of the run")
     made.add_argument("-o", "--image_folder", default="images", help="folder for samples (default: images)")
     made.add_argument("--overwrite", action="store_true", help="remove the run that the log folder holds")
+    made.add_argument("--auto_resume", action="store_true", help="go on if the log folder holds a run, else begin one")
     made.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="change a key, repeatable")
     made.add_argument("--ckpt_id", type=int, metavar="STEP", help="sample from checkpoint_<STEP>.pth (default: latest)")
     made.add_argument("--num_samples", type=int, metavar="N", help="how many samples (default: 25, BaselineRunner 100)")
     made.add_argument("--movie", action="store_true", help="write every step of the sampler, and a film")
     made.add_argument(
-        "--mask", metavar="HIDDEN", help="complete images: right, left, top, bottom, center, or a picture (white: hidden)"
+        "--mask",
+        metavar="HIDDEN",
+        help="complete images: right, left, top, bottom, center, or a picture (white: hidden)",
     )
     made.add_argument("--fid", action="store_true", help="choose a checkpoint by FID, evaluate it (section evaluation)")
     return made

@@ -11,6 +11,7 @@ Every key of the original has its meaning; dead ones may stay. Keys that the ori
 """
 
 import argparse
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,27 @@ _NEEDED = {
     ("ToyRunner", False): "",
 }
 _POSITIVE = (
-    "training.batch_size training.n_epochs training.n_iters training.snapshot_freq training.n_particles "
-    "data.image_size data.channels model.num_classes model.ngf model.nef model.ndf sampling.n_steps_each "
-    "sampling.n_steps sampling.batch_size sampling.num_images sampling.num_completions evaluation.select_samples "
-    "evaluation.num_samples evaluation.batch_size"
-).split()
-_NUMBERS = "sampling.step_lr model.sigma_begin model.sigma_end optim.lr".split()
+    "training.batch_size",
+    "training.n_epochs",
+    "training.n_iters",
+    "training.snapshot_freq",
+    "training.n_particles",
+    "data.image_size",
+    "data.channels",
+    "model.num_classes",
+    "model.ngf",
+    "model.nef",
+    "model.ndf",
+    "sampling.n_steps_each",
+    "sampling.n_steps",
+    "sampling.batch_size",
+    "sampling.num_images",
+    "sampling.num_completions",
+    "evaluation.select_samples",
+    "evaluation.num_samples",
+    "evaluation.batch_size",
+)
+_NUMBERS = ["sampling.step_lr", "model.sigma_begin", "model.sigma_end", "optim.lr"]
 
 
 def list_configs() -> list[str]:
@@ -98,10 +114,8 @@ def set_options(config: argparse.Namespace, options: Iterable[str]) -> None:
         except yaml.YAMLError as error:
             raise UsageError(f"--option {option!r}: {text!r} is no value in YAML.") from error
         if isinstance(value, str):  # 1e-3 is text in YAML 1.1
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         if not isinstance(getattr(config, section, None), argparse.Namespace):
             setattr(config, section, argparse.Namespace())
         setattr(getattr(config, section), name, value)

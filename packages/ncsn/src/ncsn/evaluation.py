@@ -25,8 +25,14 @@ from ncsn.runners.images import ImageRunner
 from ncsn.sampling import config_levels, to_pixels
 from score_core.checkpoints.list_checkpoint import ListCheckpoint, list_steps
 from score_core.errors import UsageError
-from score_core.metrics import Extractor, Statistics, collect_statistics, compute_metrics, get_extractor
-from score_core.metrics import load_statistics
+from score_core.metrics import (
+    Extractor,
+    Statistics,
+    collect_statistics,
+    compute_metrics,
+    get_extractor,
+    load_statistics,
+)
 from score_core.metrics.dataset_statistics import dataset_statistics
 from score_core.runs.config_record import config_hash
 from score_core.runs.namespace_config import to_dict
@@ -55,7 +61,9 @@ def evaluate(runner: ImageRunner) -> dict[str, Any]:
     extractor = _extractor(runner)
     reference = _reference(runner, extractor)
     if runner.args.ckpt_id is None and len(steps) > 1:
-        found = {step: _scores(runner, step, section.select_samples, extractor, reference, _SELECTION) for step in steps}
+        found = {
+            step: _scores(runner, step, section.select_samples, extractor, reference, _SELECTION) for step in steps
+        }
         for step, scores in found.items():
             print(f"ckpt: {step}, fid: {scores['fid']}", flush=True)
         best = min(steps, key=lambda step: found[step]["fid"])

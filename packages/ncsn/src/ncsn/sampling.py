@@ -111,7 +111,7 @@ def langevin_dynamics(
 
 
 def masked_noise(mask: Tensor) -> Noise:
-    """Standard normal numbers where ``mask`` (boolean, broadcastable) is true, as many drawn as there are; else zero."""
+    """Standard normal numbers where ``mask`` (boolean, broadcastable) is true, one a place in order; else zero."""
 
     def noise(like: Tensor) -> Tensor:
         places = mask.expand_as(like)
@@ -146,9 +146,7 @@ def anneal_langevin_inpainting(
         noise, known_noise: None: from PyTorch's default generator, for the known part as many numbers as it has.
     """
     known = Known(refer, mask, renew="level", noise=known_noise or masked_noise(mask))
-    return annealed_langevin(
-        score_fn, x, levels, n_steps_each, noise=noise or random_noise(), known=known, watch=watch
-    )
+    return annealed_langevin(score_fn, x, levels, n_steps_each, noise=noise or random_noise(), known=known, watch=watch)
 
 
 def to_pixels(state: Tensor, *, logit: bool) -> Tensor:

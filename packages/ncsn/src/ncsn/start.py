@@ -1,10 +1,10 @@
 """The start of a command: configuration, folders, log; then training, sampling or evaluation.
 
-    <run>/logs/<doc>/            config.yml, stdout.txt, checkpoint_<step>.pth, checkpoint.pth
-    <run>/tensorboard/<doc>/     events
-    <run>/datasets/              data and statistics
-    <image_folder>/              samples; relative to the working folder
-    <run>/results.json           every number of --fid with its circumstances
+<run>/logs/<doc>/            config.yml, stdout.txt, checkpoint_<step>.pth, checkpoint.pth
+<run>/tensorboard/<doc>/     events
+<run>/datasets/              data and statistics
+<image_folder>/              samples; relative to the working folder
+<run>/results.json           every number of --fid with its circumstances
 """
 
 import argparse
@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
 def _train_images(args: argparse.Namespace, level: int, stop: GracefulStop) -> None:
     from score_core.torch.score_runner import seed_everything
 
+    if args.auto_resume and _holds_run(args.log):
+        args.resume_training = True
     resume = find_newest(args.log) if args.resume_training else None
     written = _written(args, resume is not None)
     config = _prepared(written, args.runner, test=False)
@@ -171,15 +173,18 @@ def _require_same(log: Path, config: argparse.Namespace) -> None:
         )
 
 
+def _holds_run(log: Path) -> bool:
+    return bool(list_steps(log)) or (log / LATEST).exists()
+
+
 def _make_room(args: argparse.Namespace) -> None:
     """See that the log folder holds no run, or that it may be overwritten.
 
     Raises: UsageError.
     """
     log: Path = args.log
-    trained = bool(list_steps(log)) or (log / LATEST).exists()
     if not args.overwrite:
-        if trained:
+        if _holds_run(log):
             raise UsageError(
                 f"{log} holds a run already. Give --resume_training to go on, --overwrite to remove it, or another "
                 "--doc. (The original removed it without asking.)"

@@ -1,9 +1,9 @@
 """What AnnealRunner, BaselineRunner and ScoreNetRunner train: network, losses, what is logged.
 
-    program    network                labels, levels      loss                                        test loss
-    Anneal     CondRefineNetDilated   yes                 annealed denoising, or sliced (algo: ssm)   annealed denoising
-    Baseline   RefineNetDilated       none, sigma 0.01    denoising                                   the same
-    ScoreNet   ResScore               none, noise_std     sliced of noisy data, or denoising          the same
+program    network                labels, levels      loss                                        test loss
+Anneal     CondRefineNetDilated   yes                 annealed denoising, or sliced (algo: ssm)   annealed denoising
+Baseline   RefineNetDilated       none, sigma 0.01    denoising                                   the same
+ScoreNet   ResScore               none, noise_std     sliced of noisy data, or denoising          the same
 """
 
 import argparse

@@ -8,7 +8,7 @@ and get the same noise, so differences are those of the method.
     <workdir>/ablation.json          every FID
     <workdir>/results.json           mean over seeds at the last checkpoint, with its standard error
     <workdir>/ablation.png           FID by checkpoint
-    <workdir>/samples.png            the same chains under the four settings
+    <workdir>/eval/samples_<k>.png   the same chains under the four settings, a row each
 """
 
 import argparse
@@ -99,13 +99,13 @@ def _fids(config: argparse.Namespace, workdir: Path, seed: int, step: int) -> di
     import numpy as np
     import torch
 
-    from ncsnv2.images import to_pictures
     from ncsnv2.networks import load_network, noise_levels, read_checkpoint, value_transform
     from ncsnv2.sampling import Sampler
     from ncsnv2.statistics import config_extractor, reference_statistics
     from score_core.data import image_grid, save_png
     from score_core.metrics import collect_statistics, compute_metrics
     from score_core.runs.progress import Progress
+    from score_core.torch.sample_files import to_pictures
     from score_core.torch.score_runner import pick_device
 
     device, section = pick_device(), config.fast_fid
@@ -131,7 +131,8 @@ def _fids(config: argparse.Namespace, workdir: Path, seed: int, step: int) -> di
                 bar.update(len(x))
     if step == section.end_ckpt and seed == 1:
         rows = np.concatenate([images[name][0][:_SHOWN] for name in SETTINGS])
-        save_png(workdir / "samples.png", image_grid(rows, _SHOWN))
+        (workdir / "eval").mkdir(exist_ok=True)
+        save_png(workdir / "eval" / f"samples_{step}.png", image_grid(rows, _SHOWN))
     return {
         name: float(compute_metrics(collect_statistics(extractor, parts, header={}), reference)["fid"])
         for name, parts in images.items()

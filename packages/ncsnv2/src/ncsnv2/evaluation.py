@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ncsnv2.config import architecture
 from ncsnv2.data import open_data, pipeline
-from score_core.torch.image_dump import Dump
 from ncsnv2.losses import draw_levels, dsm_losses
 from ncsnv2.networks import load_network, noise_levels, read_checkpoint, transform_images, value_transform
 from ncsnv2.sampling import Sampler
@@ -26,6 +25,7 @@ from score_core.errors import UsageError, UserError
 from score_core.metrics import collect_statistics, compute_metrics
 from score_core.runs.results import Result, add_results, read_results
 from score_core.runs.signals import GracefulStop
+from score_core.torch.image_dump import Dump
 from score_core.torch.score_runner import Use, step_generator, to_images
 
 __all__ = ["checkpoint_range", "fast_fid", "test_losses"]

@@ -14,6 +14,7 @@ from ncsnv2.config import architecture
 from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.list_checkpoint import ListCheckpoint, checkpoint_name, find_newest, read_list_checkpoint
 from score_core.data.value_transforms import ValueTransform
+from score_core.errors import UsageError
 from score_core.noise_scales import langevin_sigmas
 from score_core.torch.networks import refinenet
 from score_core.torch.score_runner import load_strictly
@@ -35,7 +36,10 @@ def make_network(config: argparse.Namespace, device: torch.device) -> nn.Module:
 
     Raises: UsageError for a normalisation or activation that is not known.
     """
-    network = getattr(refinenet, architecture(config)).from_config(config).to(device)
+    try:
+        network = getattr(refinenet, architecture(config)).from_config(config).to(device)
+    except ValueError as error:
+        raise UsageError(f"the network cannot be made: {error} (section model).") from error
     return network.to(memory_format=torch.channels_last)
 
 

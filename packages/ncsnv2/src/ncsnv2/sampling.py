@@ -22,16 +22,14 @@ import torch
 from torch import Tensor
 
 from ncsnv2.data import open_data, pipeline
-from score_core.torch.sample_draws import SampleDraws
-from score_core.torch.image_dump import Dump
-from score_core.torch.sample_files import save_grid, save_tensor
-from score_core.data.masks import known_pixels
 from ncsnv2.networks import noise_levels, value_transform
 from ncsnv2.watch import StepLines, both
 from score_core.data import Pipeline
+from score_core.data.masks import known_pixels
 from score_core.errors import UsageError
 from score_core.runs.progress import Progress
 from score_core.runs.signals import GracefulStop
+from score_core.torch.image_dump import Dump
 from score_core.torch.langevin import (
     Known,
     LangevinStep,
@@ -41,6 +39,8 @@ from score_core.torch.langevin import (
     annealed_levels,
     interpolated,
 )
+from score_core.torch.sample_draws import SampleDraws
+from score_core.torch.sample_files import save_grid, save_tensor
 from score_core.torch.score_runner import to_images
 
 __all__ = ["Sampler", "check_sampling", "sample"]

@@ -101,15 +101,16 @@ class _Start:
         # Everything that can be wrong is found before an old run is given up.
         sources = [open_data(config, self.exp, split) for split in ("train", "test")]
         data, test_data = (pipeline(config, source, training.batch_size, seed) for source in sources)
+        device = pick_device()
+        seed_everything(seed)
+        program = NCSNv2Program(config, device, self.log_path)
         if resume is None and not self._make_room(tensorboard):
             return
         with Workdir(self.log_path, role="train") as folder, RunLog(self.log_path / "stdout.txt", level=self.level):
             folder.folder("samples")
             if resume is None:
                 atomic_write(self.log_path / "config.yml", dump_namespace(self.written).encode())
-            device = pick_device()
             self._announce(device)
-            seed_everything(seed)
             plan = TrainingPlan(
                 log_path=self.log_path,
                 tensorboard_path=tensorboard,
@@ -119,7 +120,6 @@ class _Start:
                 seed=seed,
                 config_hash=config_hash(to_dict(self.written)),
             )
-            program = NCSNv2Program(config, device, self.log_path)
             workers = max(1, min(config.data.num_workers, os.cpu_count() or 1))
             train(program, plan, data, test_data, device, stop, resume=resume, workers=workers)
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ncsnv2.average import Average
-from score_core.torch.sample_files import save_grid, save_tensor
 from ncsnv2.losses import draw_levels, dsm_losses
 from ncsnv2.networks import make_network, noise_levels, transform_images, value_transform
 from ncsnv2.watch import StepLines
@@ -18,6 +17,7 @@ from score_core.checkpoints.list_checkpoint import ListCheckpoint
 from score_core.runs.tensorboard import SummaryWriter
 from score_core.torch.langevin import annealed_langevin, annealed_levels, random_noise
 from score_core.torch.optimizers import make_optimizer
+from score_core.torch.sample_files import save_grid, save_tensor
 from score_core.torch.score_runner import ScoreProgram, data_parallel
 
 __all__ = ["NCSNv2Program"]

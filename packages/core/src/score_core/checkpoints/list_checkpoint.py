@@ -19,7 +19,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ __all__ = [
     "checkpoint_name",
     "find_newest",
     "list_steps",
+    "parse_list",
     "read_list_checkpoint",
     "save_list_checkpoint",
 ]
@@ -75,8 +76,8 @@ class ListCheckpoint:
         optimizer: state dict, parameters numbered 0, 1, ... in their order.
         epoch, step: None for the list of two.
         average: the averaged parameters by name, or None.
-        resume: what lies beside the file, or None.
         path, sha256: where it came from.
+        resume: what lies beside the file, or None.
     """
 
     network: "OrderedDict[str, np.ndarray]"
@@ -84,9 +85,9 @@ class ListCheckpoint:
     epoch: int | None
     step: int | None
     average: "OrderedDict[str, np.ndarray] | None"
-    resume: ResumePoint | None
     path: Path
-    sha256: str
+    resume: ResumePoint | None = None
+    sha256: str = ""
 
 
 class _Raw(NamedTuple):
@@ -118,31 +119,36 @@ def read_list_checkpoint(path: str | os.PathLike[str]) -> ListCheckpoint:
     """
     path = Path(path)
     raw = _read(path)
-    content = loads_pth(raw.data, where=path)
+    return replace(parse_list(loads_pth(raw.data, where=path), path), resume=raw.resume, sha256=raw.digest)
+
+
+def parse_list(content: Any, where: Any) -> ListCheckpoint:
+    """What a file holds (:func:`score_core.checkpoints.pth_format.loads_pth`) as a checkpoint.
+
+    Raises: CheckpointError: it is not such a list; ``where`` is what errors call it.
+    """
     if not isinstance(content, list) or len(content) not in (2, 4, 5):
         found = f"{type(content).__name__} of {len(content)}" if hasattr(content, "__len__") else type(content).__name__
         raise CheckpointError(
-            f"{path} holds a {found}; a checkpoint of NCSN is a list of 2 (network, optimiser), one of NCSNv2 one of "
+            f"{where} holds a {found}; a checkpoint of NCSN is a list of 2 (network, optimiser), one of NCSNv2 one of "
             "4 or 5 (network, optimiser, epoch, step, average)."
         )
     network, optimizer, *rest = content
     epoch, step, average, *_ = [*rest, None, None, None]
-    _require_arrays(path, "network", network)
+    _require_arrays(where, "network", network)
     if average is not None:
-        _require_arrays(path, "average", average)
+        _require_arrays(where, "average", average)
     if not (isinstance(optimizer, Mapping) and {"state", "param_groups"} <= optimizer.keys()):
-        raise CheckpointError(f"{path}: entry 1 is not the state of an optimiser (state, param_groups).")
-    if rest and not (isinstance(epoch, int) and isinstance(step, int) and epoch >= 0 and step >= 0):
-        raise CheckpointError(f"{path}: entries 2 and 3 are {epoch!r} and {step!r}, expected an epoch and a step.")
+        raise CheckpointError(f"{where}: entry 1 is not the state of an optimiser (state, param_groups).")
+    if rest and not (type(epoch) is int and type(step) is int and epoch >= 0 and step >= 0):
+        raise CheckpointError(f"{where}: entries 2 and 3 are {epoch!r} and {step!r}, expected an epoch and a step.")
     return ListCheckpoint(
         network=OrderedDict((key.removeprefix(_PREFIX), value) for key, value in network.items()),
-        optimizer=_renumber(path, optimizer),
+        optimizer=_renumber(where, optimizer),
         epoch=epoch,
         step=step,
         average=None if average is None else OrderedDict((k.removeprefix(_PREFIX), v) for k, v in average.items()),
-        resume=raw.resume,
-        path=path,
-        sha256=raw.digest,
+        path=Path(str(where)),
     )
 
 
@@ -241,7 +247,7 @@ def _explain_missing(path: Path) -> str:
     return f"no checkpoint {path}. Present there: {found}. Ask for one of these or train further."
 
 
-def _require_arrays(path: Path, what: str, value: Any) -> None:
+def _require_arrays(path: Any, what: str, value: Any) -> None:
     if not isinstance(value, Mapping) or not value:
         raise CheckpointError(f"{path}: the {what} is not a state dict.")
     for key, array in value.items():
@@ -249,7 +255,7 @@ def _require_arrays(path: Path, what: str, value: Any) -> None:
             raise CheckpointError(f"{path}: the {what} holds {key!r}, which is no array.")
 
 
-def _renumber(path: Path, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+def _renumber(path: Any, optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """The optimiser's state with parameters 0, 1, ... in their order."""
     try:
         groups = [dict(group) for group in optimizer["param_groups"]]

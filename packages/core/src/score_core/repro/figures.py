@@ -45,14 +45,14 @@ def data_uri(png: bytes) -> str:
 def grid_figures(workdir: Path) -> list[Figure]:
     """The pictures of the evaluation, or if there are none the newest one of training.
 
-    ``eval/samples_{k}.png`` and ``eval/trajectory_{k}.png`` belong to checkpoint k,
-    ``samples/iter_{step}_host_{h}/sample.png`` to a step.
+    ``eval/samples_{k}.png`` and ``eval/trajectory_{k}.png`` belong to checkpoint k (without k: to the only one),
+    ``eval/figure_{k}.png`` is figure k of the paper, ``samples/iter_{step}_host_{h}/sample.png`` to a step.
     """
     figures = []
     for file in sorted(workdir.glob("eval/*.png")):
-        kind, _, number = file.stem.rpartition("_")
+        kind, _, number = file.stem.partition("_")
         if kind in _EVALUATION:
-            alt, caption = _EVALUATION[kind]
+            alt, caption = _EVALUATION[kind] if number else _UNNUMBERED
             figures.append(_grid_figure(file, alt.format(number), caption.format(number)))
     if not figures and (newest := _newest_snapshot(workdir)):
         step = f"{int(newest.parent.name.split('_')[1]):,}"
@@ -61,12 +61,14 @@ def grid_figures(workdir: Path) -> list[Figure]:
     return figures
 
 
+_UNNUMBERED = ("A grid of images drawn from the model.", "Samples, the first ones drawn, not selected.")
 # The text alternative and the caption of each picture of the evaluation.
 _EVALUATION = {
     "samples": (
         "A grid of images drawn from the model at checkpoint {}.",
         "Samples of checkpoint {}, the first ones drawn, not selected.",
     ),
+    "figure": ("Figure {} of the paper, computed by this run.", "Figure {} of the paper, computed by this run."),
     "trajectory": (
         "Rows of images that turn from noise into a sample of checkpoint {}.",
         "How samples of checkpoint {} come about: each row is one of them, from noise on the left to the sample.",

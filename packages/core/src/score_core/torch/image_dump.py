@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from score_core.torch.sample_files import to_pictures
 from score_core.checkpoints.atomic import atomic_write
 from score_core.data import image_grid, save_png
 from score_core.runs.progress import Progress
 from score_core.runs.signals import GracefulStop
+from score_core.torch.sample_files import to_pictures
 
 __all__ = ["Dump"]
 

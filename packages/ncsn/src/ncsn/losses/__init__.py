@@ -3,11 +3,11 @@ r"""Score-matching losses of NCSN (arXiv:1907.05600) and of sliced score matchin
 A score function gives :math:`s(x) = \nabla \log p(x)`; an energy function gives :math:`E(x)`, of which
 :math:`s = -\nabla E` is taken by automatic differentiation.
 
-    function                              what it estimates                                              used by
-    anneal_dsm_score_estimation           denoising, over noise levels (eqs. 5, 6)                       AnnealRunner
-    anneal_sliced_score_estimation_vr     sliced, over noise levels (appendix B.4)                       AnnealRunner
-    dsm_score_estimation                  denoising, one noise level                                     Baseline, ScoreNet
-    sliced_score_estimation_vr            sliced, of a score, variance reduced                           ScoreNet, Toy
+    function                              what it estimates                                  used by
+    anneal_dsm_score_estimation           denoising, over noise levels (eqs. 5, 6)           AnnealRunner
+    anneal_sliced_score_estimation_vr     sliced, over noise levels (appendix B.4)           AnnealRunner
+    dsm_score_estimation                  denoising, one noise level                         Baseline, ScoreNet
+    sliced_score_estimation_vr            sliced, of a score, variance reduced               ScoreNet, Toy
     sliced_score_estimation               sliced, of a score
     sliced_score_matching, ..._vr         the same two of an energy
     single_, partial_sliced_score_matching  one projection, of an energy, three kinds of projections

@@ -7,6 +7,7 @@
 All convolutions are biased, normalisation is that of instances, without parameters.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class SkipBlock(nn.Module):
 def _nested(widths: tuple[int, ...], channels: int, residual: bool) -> SkipBlock:
     """Skip blocks of ``widths`` from the outside in, for images of ``channels``."""
     block: SkipBlock | None = None
-    for outer, width in reversed(list(zip(widths, widths[1:], strict=False))):
+    for outer, width in reversed(list(itertools.pairwise(widths))):
         block = SkipBlock(outer, width, block, residual=residual)
     return SkipBlock(channels, widths[0], block, channels=channels, residual=residual)
 

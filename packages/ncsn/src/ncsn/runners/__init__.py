@@ -1,4 +1,4 @@
-"""The runners of the command line, by name; each is made with ``(args, config)`` and has ``train()``, most ``test()``."""
+"""The runners of the command line, by name; each is made with ``(args, config)`` and has ``train()`` and ``test()``."""
 
 from importlib import import_module
 from typing import Any

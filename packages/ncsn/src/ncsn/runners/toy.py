@@ -84,7 +84,9 @@ class ToyRunner:
         points("langevin_data", langevin_dynamics(teacher.score, bounds.uniform(POINTS)), "Langevin dynamics data")
 
     @staticmethod
-    def annealed_sampling_exp(left: float = -8.0, right: float = 8.0, *, folder: Path = Path(FOLDER)) -> dict[str, Tensor]:
+    def annealed_sampling_exp(
+        left: float = -8.0, right: float = 8.0, *, folder: Path = Path(FOLDER)
+    ) -> dict[str, Tensor]:
         """Figure 3: points of the mixture drawn exactly, by Langevin dynamics and by annealed Langevin dynamics.
 
         Returns: the points ``[1280, 2]`` by way: ``iid``, ``langevin``, ``annealed``; four pictures go to ``folder``.

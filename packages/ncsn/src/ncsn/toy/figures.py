@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 FIGURE1_STEPS = 500
 FIGURE1_BATCH, FIGURE1_SIZE, FIGURE1_WIDTH = 32, 16, 8
-FIGURE3_POINTS = 10_000
+FIGURE3_POINTS = 5000
 NOISE_STD = 0.01  # the variance 0.0001 of the paper
 
 
