@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.data import Pipeline
-from score_core.errors import UsageError, UserError
+from score_core.errors import UserError
 from score_core.runs.config_record import config_hash
 from score_core.runs.history import History
 from score_core.runs.log import RunLog
@@ -45,26 +44,11 @@ from variational_sde.torch import checkpoint
 from variational_sde.torch.checkpoint import RunState
 from variational_sde.torch.evaluation import Estimate, Protocol, bound_bpd, evaluating, to_tensor
 from variational_sde.torch.sampling import sample_grid
+from variational_sde.torch.start import Log, choose_device
 
-__all__ = ["Log", "choose_device", "settings_of", "train", "training_step"]
+__all__ = ["settings_of", "train", "training_step"]
 
 _logger = logging.getLogger(__name__)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of ``--device``.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device={name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,19 +117,6 @@ def _warn_of_other_flags(path: Path, args: argparse.Namespace) -> None:
     for name in ("T0", "vtype"):
         if name in before and before[name] != getattr(args, name):
             _logger.warning("%s: the folder was started with --%s=%s; its checkpoint decides", path, name, before[name])
-
-
-class Log:
-    """The original's ``log.txt``: local time, a tab, the message; also on the standard output."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __call__(self, message: str) -> None:
-        line = f"{datetime.now()}\t{message}"
-        print(line, flush=True)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
 
 
 class _Training:
