@@ -179,6 +179,7 @@ def restore(state: RunState, content: Mapping[str, Any], where: Any) -> None:
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape; nothing is changed then.
     """
+    check_tensors(state.model, content["model"], where)
     check_adam(state.optimizer, content["optimizer"], where)
     ema = content.get("ema") or {}
     check_tensors(state.model.a, ema or state.model.a.state_dict(), where)
