@@ -15,6 +15,7 @@ from typing import Any
 
 from score_core.data.errors import DataError, MissingDataError
 from score_core.errors import UsageError
+from variational_sde.flags import ORIGINAL
 
 __all__ = ["DATASETS", "FREE_KEYS", "Dataset", "config_of", "load_data", "network_options", "run_folder"]
 
@@ -58,13 +59,7 @@ DATASETS = {
 }
 
 FREE_KEYS = (
-    "dataroot",
-    "saveroot",
-    "expname",
-    "print_every",
-    "sample_every",
-    "checkpoint_every",
-    "num_steps",
+    *ORIGINAL[1:8],  # files and cadences
     "test_batch_size",
     "device",
     "download",

@@ -203,7 +203,8 @@ def sampling_parser(prog: str, description: str) -> argparse.ArgumentParser:
 
 
 _SHORT = {
-    "batch_size": 64,
+    "batch_size": 32,
+    "num_res_blocks": 1,
     "lr": 0.001,
     "num_iterations": 2000,
     "print_every": 200,

@@ -15,7 +15,7 @@ import numpy as np
 from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.pth_objects import PickledObject, PickledParameter, loads_objects
 
-__all__ = ["CLASSES", "loads", "recognises"]
+__all__ = ["CLASSES", "OPTIONS", "loads", "recognises"]
 
 _UNET = "lib.models.unet"
 CLASSES = (
@@ -45,7 +45,7 @@ CLASSES = (
 )
 """Import paths that may stand in a file."""
 
-_OPTIONS = (
+OPTIONS = (
     "input_channels",
     "input_height",
     "ch",
@@ -56,6 +56,7 @@ _OPTIONS = (
     "dropout",
     "resamp_with_conv",
 )
+"""The U-net's attributes that are its constructor's arguments."""
 
 
 def recognises(data: bytes) -> bool:
@@ -113,7 +114,7 @@ def _translate(content: Any) -> dict[str, Any]:
         "settings": {
             "network": {
                 "kind": "unet",
-                **{name: network.state[name] for name in _OPTIONS},
+                **{name: network.state[name] for name in OPTIONS},
                 "groups": next(norms).state["num_groups"],
             },
             "sde": {name: base.state[name] for name in ("beta_min", "beta_max", "t_epsilon")} | {"T": T},

@@ -34,6 +34,7 @@ from score_core.errors import UserError
 from variational_sde import original_format
 from variational_sde.checkpoint_formats import FORMAT, loads_own
 from variational_sde.torch.mlp import MLP
+from variational_sde.torch.restoring import as_tensor, check_adam, check_tensors, load_adam, load_tensors
 from variational_sde.torch.reverse_sde import Generators, PluginReverseSDE, VariancePreservingSDE
 from variational_sde.torch.unet import UNet, group_norm
 
@@ -178,63 +179,24 @@ def restore(state: RunState, content: Mapping[str, Any], where: Any) -> None:
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape; nothing is changed then.
     """
-    _load_tensors(state.model, content["model"], where)
-    number = len(list(state.model.parameters()))
-    stored = content["optimizer"]
-    if any(not isinstance(key, int) or not 0 <= key < number for key in stored["state"]):
-        raise CheckpointError(f"{where}: the optimiser has parameters that the network does not have.")
-    group = dict(stored["param_groups"][0])
-    state.optimizer.load_state_dict(
-        {
-            "state": {
-                key: {
-                    "step": torch.tensor(float(entry["step"])),
-                    "exp_avg": _tensor(entry["exp_avg"]),
-                    "exp_avg_sq": _tensor(entry["exp_avg_sq"]),
-                }
-                for key, entry in stored["state"].items()
-            },
-            "param_groups": [state.optimizer.state_dict()["param_groups"][0] | _hyperparameters(group)],
-        }
-    )
+    check_tensors(state.model, content["model"], where)
+    check_adam(state.optimizer, content["optimizer"], where)
+    ema = content.get("ema") or {}
+    check_tensors(state.model.a, ema or state.model.a.state_dict(), where)
+    load_tensors(state.model, content["model"], where)
+    load_adam(state.optimizer, content["optimizer"])
     state.count = int(content["count"])
     state.pending = bool(content.get("pending", False))
     state.loss = float(content.get("loss", 0.0))
-    if content.get("ema"):
-        state.ema = {name: _tensor(value).to(state.device) for name, value in content["ema"].items()}
+    state.ema = {name: as_tensor(value).to(state.device) for name, value in ema.items()} or state.ema
     rng = content.get("rng") or {}
     for name in ("host", "device"):
         generator = getattr(state.generators, name)
         if generator is not None and rng.get(name) is not None:
-            generator.set_state(_tensor(rng[name]).to(torch.uint8))
+            generator.set_state(as_tensor(rng[name]).to(torch.uint8))
     if state.numpy is not None and rng.get("numpy"):
         keys, position, has_gauss, gauss = rng["numpy"]
         state.numpy.set_state(("MT19937", np.asarray(keys).astype(np.uint32), position, has_gauss, gauss))
-
-
-def _hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
-    known = ("lr", "betas", "eps", "weight_decay", "amsgrad")
-    values = {name: group[name] for name in known if name in group}
-    return values | {"betas": tuple(values["betas"])} if "betas" in values else values
-
-
-def _load_tensors(module: nn.Module, stored: Mapping[str, Any], where: Any) -> None:
-    own = module.state_dict()
-    problems = [f"missing: {key}" for key in own if key not in stored]
-    problems += [f"unknown: {key}" for key in stored if key not in own]
-    problems += [
-        f"{key}: shape {tuple(np.shape(stored[key]))}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in stored and tuple(np.shape(stored[key])) != tuple(own[key].shape)
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(f"{where} does not fit the network ({'; '.join(problems[:5])}{more})")
-    module.load_state_dict({key: _tensor(value) for key, value in stored.items()})
-
-
-def _tensor(value: Any) -> Tensor:
-    return value.clone() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
 
 
 def save_run(folder: Path, state: RunState, *, original: bool = False) -> None:
@@ -312,7 +274,7 @@ def load_model(
     if check is not None:
         check(content)
     model = build_model(content["settings"])
-    _load_tensors(model, content["model"], file)
+    load_tensors(model, content["model"], file)
     if ema and content.get("ema"):
-        _load_tensors(model.a, content["ema"], file)
+        load_tensors(model.a, content["ema"], file)
     return model.to(device).eval(), content, file

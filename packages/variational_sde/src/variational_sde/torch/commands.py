@@ -25,7 +25,7 @@ from variational_sde.logit import LogitTransform
 from variational_sde.torch.checkpoint import load_model
 from variational_sde.torch.evaluation import Estimate, Protocol, bound_bpd, ode_bpd
 from variational_sde.torch.sampling import euler_maruyama, ode_sample
-from variational_sde.torch.training import choose_device
+from variational_sde.torch.start import choose_device
 
 __all__ = ["evaluate", "sample"]
 

@@ -23,7 +23,8 @@ from variational_sde.experiment import config_of, load_data
 from variational_sde.figures import Curve, curves_of_bpd, save_figure
 from variational_sde.torch.checkpoint import load_model
 from variational_sde.torch.evaluation import Estimate, Protocol, bound_bpd, ode_bpd
-from variational_sde.torch.training import choose_device, train
+from variational_sde.torch.start import choose_device
+from variational_sde.torch.training import train
 
 __all__ = ["run"]
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from score_core.errors import UserError
+from variational_sde.original_format import OPTIONS
 from variational_sde.torch.checkpoint import RunState, new_state, restore
 from variational_sde.torch.reverse_sde import PluginReverseSDE, VariancePreservingSDE
 from variational_sde.torch.unet import ResidualBlock, SelfAttention, Swish, TimestepEmbedding, UNet
@@ -23,22 +24,7 @@ __all__ = ["dumps", "dumps_tree"]
 _OURS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     PluginReverseSDE: ("lib.sdes", ("vtype", "debias")),
     VariancePreservingSDE: ("lib.sdes", ("beta_min", "beta_max", "t_epsilon")),
-    UNet: (
-        "lib.models.unet",
-        (
-            "input_channels",
-            "input_height",
-            "ch",
-            "output_channels",
-            "ch_mult",
-            "num_res_blocks",
-            "attn_resolutions",
-            "dropout",
-            "resamp_with_conv",
-            "normalize",
-            "num_resolutions",
-        ),
-    ),
+    UNet: ("lib.models.unet", (*OPTIONS, "normalize", "num_resolutions")),
     TimestepEmbedding: ("lib.models.unet", ("embedding_dim", "output_dim", "hidden_dim")),
     ResidualBlock: ("lib.models.unet", ("in_ch", "temb_ch", "out_ch", "conv_shortcut")),
     SelfAttention: ("lib.models.unet", ("in_channels",)),

@@ -113,7 +113,7 @@ class PluginReverseSDE(nn.Module):
 
     def mu(self, t: Tensor, y: Tensor, lmbd: float = 0.0) -> Tensor:
         """The generative drift at time ``t`` (``[B]``, trailing axes of length one allowed), of the shape of ``y``."""
-        s = self.law.T - t.reshape(-1)
+        s = (self.law.T - t.reshape(-1)).expand(len(y))
         return reverse_drift(self.law, self.a(y, s), y, s, check_lambda(lmbd))
 
     def sigma(self, t: Tensor, y: Tensor, lmbd: float = 0.0) -> Tensor:

@@ -18,7 +18,19 @@ from score_core.torch.ode import in_float32, integrate, solver_dtype
 from variational_sde.sde import check_lambda, reverse_diffusion
 from variational_sde.torch.reverse_sde import Generators, PluginReverseSDE
 
-__all__ = ["StreamNoise", "drift_and_divergence", "euler_maruyama", "make_grid", "ode_sample", "sample_grid"]
+__all__ = [
+    "SamplingStopped",
+    "StreamNoise",
+    "drift_and_divergence",
+    "euler_maruyama",
+    "make_grid",
+    "ode_sample",
+    "sample_grid",
+]
+
+
+class SamplingStopped(Exception):
+    """Sampling ended early because it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ def euler_maruyama(
     mean: float = 0.0,
     std: float = 1.0,
     keep: Collection[int] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Draws samples.
 
@@ -65,12 +78,14 @@ def euler_maruyama(
         lmbd: lambda.
         mean, std: of the prior sample that the sampler starts from.
         keep: numbers of steps (1 .. N) whose states are returned; default: only the last state.
+        stop: asked before every step.
 
     Returns:
         The sample ``[B, ...]``, or with ``keep`` the states ``[len(keep), B, ...]`` in ascending order.
 
     Raises:
         ValueError: lambda above 1, no steps, or steps to keep that there are not.
+        SamplingStopped: ``stop`` said so.
     """
     check_lambda(lmbd)
     if num_steps < 1 or (keep is not None and not all(1 <= step <= num_steps for step in keep)):
@@ -83,6 +98,8 @@ def euler_maruyama(
     sigmas = reverse_diffusion(sde.law, T - times, lmbd)
     kept: list[Tensor] = []
     for i in range(num_steps):
+        if stop():
+            raise SamplingStopped
         mu = sde.mu(times[i].expand(len(y)), y, lmbd)
         carry, z = noise.predictor(carry, i)
         y = y + delta * mu + delta**0.5 * sigmas[i] * z
@@ -144,6 +161,7 @@ def sample_grid(
     *,
     lmbd: float = 0.0,
     noise: NoiseSource | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """A grid of ``n * n`` samples, float32 ``[C, n H, n H]``.
 
@@ -153,10 +171,14 @@ def sample_grid(
         clip: to [0, 1].
         lmbd: lambda.
         noise: where random numbers come from; by default PyTorch's default generators.
+        stop: asked before every step.
+
+    Raises:
+        SamplingStopped: ``stop`` said so.
     """
     shape = (n * n, channels, height, height)
     noise = noise or StreamNoise(Generators(), shape, sde.T.device)
     # parity: mean and std act on the prior sample, not on the images
-    y = euler_maruyama(sde, noise, num_steps, lmbd=lmbd, mean=mean, std=std)
+    y = euler_maruyama(sde, noise, num_steps, lmbd=lmbd, mean=mean, std=std, stop=stop)
     images = y if transform is None else transform(y)
     return make_grid(images.clamp(0, 1) if clip else images, n)

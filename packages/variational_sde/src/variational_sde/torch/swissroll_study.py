@@ -41,7 +41,8 @@ from variational_sde.torch.evaluation import evaluating
 from variational_sde.torch.likelihood import ode_log_likelihood
 from variational_sde.torch.reverse_sde import Generators, PluginReverseSDE, probe
 from variational_sde.torch.sampling import StreamNoise, euler_maruyama
-from variational_sde.torch.training import Log, choose_device, training_step
+from variational_sde.torch.start import Log, choose_device
+from variational_sde.torch.training import training_step
 
 __all__ = ["bound", "run", "total_variation"]
 
@@ -199,6 +200,7 @@ def _measure(args: argparse.Namespace, path: Path, state: RunState, digest: str,
 
     elbo = bound(model, args.elbo_points, args.seed + 1_000_003).astype(np.float64)
     record("elbo", float(elbo.mean()), float(elbo.std() / math.sqrt(len(elbo))), len(elbo), std=float(elbo.std()))
+    record("loss", _rows(path)[-1]["loss"], None, args.batch_size * args.print_every)
     _check(stop)
     nats, nfe = _ode_likelihood(args, model)
     record("ode_log_likelihood", float(nats.mean()), float(nats.std() / math.sqrt(len(nats))), len(nats), nfe=nfe)
@@ -245,7 +247,7 @@ def _shown(num_steps: int) -> list[int]:
 
 
 def _sample(args: argparse.Namespace, model: PluginReverseSDE, stop: GracefulStop) -> dict[float, np.ndarray]:
-    """lambda to states ``[10, n, 2]``. Each starts from the same generator; those that are measured have more points."""
+    """lambda to states ``[10, n, 2]``, each from the same generator; those that are measured have more points."""
     device = model.T.device
     states: dict[float, np.ndarray] = {}
     for lmbd in sorted({*args.lambdas, *_MEASURED}):

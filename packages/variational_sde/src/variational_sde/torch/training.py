@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.data import Pipeline
-from score_core.errors import UsageError, UserError
+from score_core.errors import UserError
 from score_core.runs.config_record import config_hash
 from score_core.runs.history import History
 from score_core.runs.log import RunLog
@@ -44,27 +43,12 @@ from variational_sde.logit import LogitTransform
 from variational_sde.torch import checkpoint
 from variational_sde.torch.checkpoint import RunState
 from variational_sde.torch.evaluation import Estimate, Protocol, bound_bpd, evaluating, to_tensor
-from variational_sde.torch.sampling import sample_grid
+from variational_sde.torch.sampling import SamplingStopped, sample_grid
+from variational_sde.torch.start import Log, choose_device
 
-__all__ = ["Log", "choose_device", "settings_of", "train", "training_step"]
+__all__ = ["settings_of", "train", "training_step"]
 
 _logger = logging.getLogger(__name__)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of ``--device``.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device={name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -135,19 +119,6 @@ def _warn_of_other_flags(path: Path, args: argparse.Namespace) -> None:
             _logger.warning("%s: the folder was started with --%s=%s; its checkpoint decides", path, name, before[name])
 
 
-class Log:
-    """The original's ``log.txt``: local time, a tab, the message; also on the standard output."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __call__(self, message: str) -> None:
-        line = f"{datetime.now()}\t{message}"
-        print(line, flush=True)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
-
-
 class _Training:
     """One start of the loop."""
 
@@ -187,7 +158,8 @@ class _Training:
         with SummaryWriter(path, purge_step=None if resumed is None else resumed + (not state.pending)) as self.writer:
             if not found:
                 self.writer.scalar("T", state.model.law.T, 0)
-                self._write_grid(state)
+                if not self._write_grid(state):
+                    self.stop.exit()
             self._loop(state)
 
     def _initial_state(self) -> tuple[RunState, bool]:
@@ -265,8 +237,9 @@ class _Training:
         # parity: neither a grid nor (unless asked for) a checkpoint at the last iteration
         if last:
             self.log("Finished training")
-        elif count % args.sample_every == 0:
-            self._write_grid(state)
+        elif count % args.sample_every == 0 and not self._write_grid(state):
+            self._save(state)
+            self.stop.exit()
         state.pending = False
         if self.stop.requested or (args.final_checkpoint if last else count % args.checkpoint_every == 0):
             self._save(state)
@@ -305,8 +278,11 @@ class _Training:
             ],
         )
 
-    def _write_grid(self, state: RunState) -> None:
-        """The original's picture of 4 x 4 samples; its noise depends on the seed and the iteration alone."""
+    def _write_grid(self, state: RunState) -> bool:
+        """The original's picture of 4 x 4 samples; its noise depends on the seed and the iteration alone.
+
+        Returns: False if a signal came meanwhile; there is no picture then.
+        """
         args, options = self.args, state.settings["network"]
         shape = (options["input_channels"], options["input_height"], options["input_height"])
         noise = PerSampleNoise(
@@ -314,12 +290,24 @@ class _Training:
         )
         transform = LogitTransform().inverse if args.real else None
         with averaged(state), evaluating(state.model):
-            grid = sample_grid(
-                state.model, shape[0], shape[1], 4, args.num_steps, transform, lmbd=args.lmbd, noise=noise
-            )
+            try:
+                grid = sample_grid(
+                    state.model,
+                    shape[0],
+                    shape[1],
+                    4,
+                    args.num_steps,
+                    transform,
+                    lmbd=args.lmbd,
+                    noise=noise,
+                    stop=lambda: self.stop.requested,
+                )
+            except SamplingStopped:
+                return False
         # parity: scaled and cut off to bytes, grey as three channels
         picture = (grid.transpose(1, 2, 0) * 255).astype(np.uint8)
         self.writer.image("samples", np.repeat(picture, 3, axis=2) if shape[0] == 1 else picture, state.count)
+        return True
 
     def _save(self, state: RunState) -> None:
         checkpoint.save_run(self.path, state, original=bool(self.args.original_checkpoint))
