@@ -33,7 +33,16 @@ from score_core.checkpoints.training_state import (
 )
 from score_core.checkpoints.tree import flatten, sort_names, unflatten
 
-__all__ = ["read_pth", "recognises_pth", "split_pth", "state_dict_params", "weights_state_dict", "write_pth"]
+__all__ = [
+    "read_content",
+    "read_pth",
+    "recognises_pth",
+    "split_pth",
+    "state_content",
+    "state_dict_params",
+    "weights_state_dict",
+    "write_pth",
+]
 
 _UNMARKED = (
     "a state dict alone cannot say that these are parameters of the JAX program's network: use it with a configuration "
@@ -88,7 +97,12 @@ def _is_array(value: Any) -> bool:
 
 def read_pth(data: bytes, config: Any, report: Report, where: Any) -> dict[str, Any]:
     """The training state, or the weights, of a file."""
-    state_dict, content, flavor = split_pth(loads_pth(data, where=where), where, config)
+    return read_content(loads_pth(data, where=where), config, report, where)
+
+
+def read_content(content: Any, config: Any, report: Report, where: Any) -> dict[str, Any]:
+    """:func:`read_pth` of what a file holds."""
+    state_dict, content, flavor = split_pth(content, where, config)
     params = state_dict_params(state_dict, config, report, where, flavor)
     if content is None:
         return {"params": params, "meta": {FLAVOR: flavor}}
@@ -191,11 +205,16 @@ def write_pth(tree: dict[str, Any], config: Any, report: Report) -> bytes:
     """The file; keys have ``module.`` unless ``meta/module`` is False. A state dict alone never has it."""
     # Lazily and by name: the neutral core knows no framework, and only writing needs this one.
     dumps = import_module("score_core.torch.pth").dumps
-    flavor = flavor_of(tree)
     if "params" in tree:
-        if flavor_matters(config) and flavor == "jax":
+        if flavor_matters(config) and flavor_of(tree) == "jax":
             report.notes.append(_UNMARKED)
         return dumps(OrderedDict(weights_state_dict(tree, config, report)))
+    return dumps(state_content(tree, config, report))
+
+
+def state_content(tree: Mapping[str, Any], config: Any, report: Report) -> dict[str, Any]:
+    """What :func:`write_pth` writes of a training state."""
+    flavor = flavor_of(tree)
     leaves = torch_leaves(config, flavor)
     optimizer = tree["optimizer"]
     model = to_torch(optimizer["target"], config, flavor=flavor)
@@ -252,4 +271,4 @@ def write_pth(tree: dict[str, Any], config: Any, report: Report) -> bytes:
             "the entry flavor says that these are parameters of the JAX program's network, with which the PyTorch "
             "program would compute other numbers, or none"
         )
-    return dumps(content)
+    return content

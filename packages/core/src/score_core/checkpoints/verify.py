@@ -27,7 +27,7 @@ from score_core.checkpoints.torch_conversion import ema_state_dict, strip_module
 from score_core.checkpoints.training_state import flavor_matters, flavor_of, one_set
 from score_core.errors import UsageError
 
-__all__ = ["compare_outputs", "run_diffusers", "run_flax", "run_pth", "run_safetensors"]
+__all__ = ["compare_outputs", "run_diffusers", "run_flax", "run_pth", "run_safetensors", "run_state_dict"]
 
 
 def _inputs(config: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +79,7 @@ def run_safetensors(path: Path, config: Any, weights: str) -> np.ndarray:
     arrays = read_arrays(data, path)
     tree = read_safetensors(data, config, Report(), path)
     if is_port(arrays):
-        return _run_state_dict(arrays, config, flavor_of(tree))
+        return run_state_dict(arrays, config, flavor_of(tree))
     return _run_tree(tree, config, weights)
 
 
@@ -88,7 +88,7 @@ def run_pth(path: Path, config: Any, weights: str) -> np.ndarray:
     state_dict, content, flavor = split_pth(loads_pth(read_checkpoint(path), where=path), path, config)
     if content is not None and weights == "ema":
         state_dict = ema_state_dict(content["ema"]["shadow_params"], state_dict, config, flavor)
-    return _run_state_dict(state_dict, config, flavor)
+    return run_state_dict(state_dict, config, flavor)
 
 
 def run_diffusers(path: Path, config: Any, weights: str) -> np.ndarray:
@@ -122,7 +122,8 @@ def _run_tree(tree: Mapping[str, Any], config: Any, weights: str) -> np.ndarray:
     return np.asarray(apply(params, x, labels))
 
 
-def _run_state_dict(state_dict: Mapping[str, Any], config: Any, flavor: str) -> np.ndarray:
+def run_state_dict(state_dict: Mapping[str, Any], config: Any, flavor: str) -> np.ndarray:
+    """The PyTorch network with parameters by the port's keys."""
     torch = import_module("torch")
     networks = import_module("score_core.torch.networks")
     # NCSN++ and DDPM are the same in both flavors, but only the port's has the layers that nothing reads.
