@@ -155,6 +155,19 @@ def test_a_killed_process_does_not_leave_the_other_hanging(tmp_path):
         assert time.monotonic() - begin < 60
 
 
+def test_a_process_that_does_not_come_is_said(capsys, tmp_path, monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # restored afterwards
+        monkeypatch.delenv(name)
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    flags = ["--num_processes=2", "--process_id=0", f"--coordinator=127.0.0.1:{port}", "--start_timeout=1"]
+    assert main(["--framework=torch", f"--workdir={tmp_path / 'run'}", *FLAGS, *flags]) == 1
+    assert "the 2 processes of this run did not all come" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def archives(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted((folder / "eval").rglob("*.npz"))}
 

@@ -301,10 +301,12 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 from score_sde.__main__ import main
-print([main(sys.argv[3:] + [f"--framework={name}"]) for name in (sys.argv[2], sys.argv[1])])
+runs = [(sys.argv[2], "train"), (sys.argv[2], "eval"), (sys.argv[1], "train"), (sys.argv[1], "eval")]
+print([main(sys.argv[3:] + [f"--framework={name}", f"--mode={mode}"]) for name, mode in runs])
 """
     settings = {"training__n_iters": 1, "training__snapshot_freq": 1, "training__snapshot_freq_for_preemption": 1}
     settings |= {"training__eval_freq": 1, "model__ch_mult": (1,), "model__attn_resolutions": ()}
+    settings |= {"eval__enable_bpd": False, "eval__num_samples": 90, "eval__trajectory": False}
     flags = experiments.tiny_flags(**settings)
     result = subprocess.run(
         [sys.executable, "-c", code, other, framework, f"--workdir={tmp_path}", *flags],
@@ -312,7 +314,7 @@ print([main(sys.argv[3:] + [f"--framework={name}"]) for name in (sys.argv[2], sy
         text=True,
         check=False,
     )
-    assert result.stdout.strip() == "[0, 2]", result.stderr[-3000:]
+    assert result.stdout.strip() == "[0, 0, 2, 2]", result.stderr[-3000:]
     assert f"--framework={other} needs {other}, which is not installed" in result.stderr
     assert f"score-core[{other}]" in result.stderr
 

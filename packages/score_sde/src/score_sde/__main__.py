@@ -165,7 +165,9 @@ def _processes(values: Any) -> Any:
     if values.framework == "torch":
         from score_core.torch.distributed import Distributed
 
-        return Distributed(values.coordinator, values.num_processes, values.process_id, values.distributed)
+        return Distributed(
+            values.coordinator, values.num_processes, values.process_id, values.distributed, values.start_timeout
+        )
     if not values.distributed and values.coordinator is None:
         return nullcontext()
     from score_core.jax.distributed import Distributed

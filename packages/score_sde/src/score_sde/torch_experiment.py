@@ -4,7 +4,6 @@ The network is one module; a state holds it and nothing is copied, so an experim
 NumPy ``[B, H, W, C]`` outside and tensors ``[B, C, H, W]``, in the memory layout of the former, inside.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -14,12 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.pth_format import loads_pth
 from score_core.correctors import get_corrector
 from score_core.errors import UsageError
 from score_core.likelihood import LikelihoodResult
-from score_core.noise_scales import model_sigmas64
 from score_core.predictors import get_predictor
 from score_core.random import NoiseSource, Role
 from score_core.sdes import get_sde
@@ -41,15 +38,13 @@ from score_core.torch.training import (
     get_eval_call,
     get_loss_fn,
     get_train_call,
-    state_from_tree,
-    state_to_tree,
 )
+from score_sde import torch_files
 from score_sde.experiment import Experiment, optimizer_settings, usage_errors
 
 __all__ = ["Keys", "TorchExperiment"]
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-_SIGMAS = "sigmas"
 
 
 class Keys:
@@ -144,33 +139,10 @@ class TorchExperiment(Experiment):
         return loads_pth(data)
 
     def encode_state(self, state: TrainState) -> bytes:
-        model = self.config.model
-        buffers = {}
-        if self._keys_in_files is not None:
-            # parity: float64, unlike the levels that the network divides by
-            levels = model_sigmas64(model.sigma_min, model.sigma_max, model.num_scales)
-            buffers = {_SIGMAS: torch.from_numpy(levels)}
-        buffer = io.BytesIO()
-        torch.save(_plain(state_to_tree(state, self._keys_in_files, buffers)), buffer)
-        return buffer.getvalue()
+        return torch_files.encode(state, self.config, self._keys_in_files)
 
     def decode_state(self, data: bytes, *, where: Any) -> TrainState:
-        tree = loads_pth(data, where=where)
-        if not isinstance(tree, dict):
-            raise CheckpointError(f"{where} holds a {type(tree).__name__}, no training state: name a checkpoint file")
-        state = self._fresh_state()
-        try:
-            state = state_from_tree(tree, state, self._keys_in_files, (_SIGMAS,))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{where} is not a training state of the PyTorch program ({type(error).__name__}: {error}): name a "
-                "file that training wrote"
-            ) from error
-        except CheckpointError as error:
-            raise CheckpointError(f"{where}: {error}") from error
-        if "rng" not in tree:  # a file of the original: not the numbers of the first steps again
-            state.rng = threefry.fold_in(state.rng, state.step)  # type: ignore[arg-type]
-        return state
+        return torch_files.decode(data, self._fresh_state(), self._keys_in_files, where=where)
 
     def state_from_flax(self, tree: dict[str, Any], *, where: Any) -> TrainState:
         return state_from_flax(tree, self._fresh_state(), self._unread, where=where)
@@ -346,12 +318,3 @@ class TorchExperiment(Experiment):
         indices = torch.arange(chains, dtype=torch.int32, device=device)
         noise = PerSampleNoise(self.keys.base.to(device), indices, self._sample_shape)
         return self.pc_sampler(Trajectory(frames))(params, noise).trajectory.permute(0, 1, 3, 4, 2).cpu().numpy()
-
-
-def _plain(value: Any) -> Any:
-    """Containers with every tensor on the host in the layout that other programs expect."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
-    if isinstance(value, dict):
-        return type(value)((key, _plain(item)) for key, item in value.items())
-    return [_plain(item) for item in value] if isinstance(value, list) else value

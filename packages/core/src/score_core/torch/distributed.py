@@ -1,8 +1,7 @@
 """Several processes, one run, in PyTorch: how they find each other, and how a run ends when one of them does.
 
 ``torchrun`` tells every process of the others in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
-MASTER_PORT). Started by hand or by Slurm, a process puts the same variables there itself; the connections are made by
-:class:`score_core.torch.parallel.Parallel`.
+MASTER_PORT). Started by hand or by Slurm, a process puts the same variables there itself.
 """
 
 import os
@@ -13,6 +12,7 @@ import torch.distributed as dist
 
 from score_core.errors import UsageError
 from score_core.runs.launch import ProcessLostError, check_rank, parse_address, scheduler_address, scheduler_rank
+from score_core.torch.parallel import connect
 
 __all__ = ["Distributed", "use_launcher_rank"]
 
@@ -49,15 +49,17 @@ class Distributed:
             Slurm. A process that ``torchrun`` did not start and that is given neither is alone.
         num_processes, process_id: how many there are, and which one this is, from 0; with a coordinator.
         scheduler: started by Slurm (or Open MPI, where MASTER_ADDR says where process 0 is).
+        timeout: seconds within which all must have come, and after which a process that waits for another gives up.
 
-    Raises (on entering): UsageError for impossible values. (On leaving): ProcessLostError in the place of the error of
-    a broken connection, or of one that did not come about.
+    Raises (on entering): UsageError for impossible values, ProcessLostError if a process does not come in time. (On
+    leaving): ProcessLostError in the place of the error of a broken connection.
     """
 
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
     scheduler: bool = False
+    timeout: float = 300.0
 
     def __enter__(self) -> "Distributed":
         local = "0"
@@ -70,13 +72,26 @@ class Distributed:
             rank, count, local = scheduler_rank()
             address = scheduler_address()
         else:
-            return self
+            return self._connected()
         names = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
         os.environ.update(dict(zip(names, map(str, (*address, rank, count, local)), strict=True)))
+        return self._connected()
+
+    def _connected(self) -> "Distributed":
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            try:
+                connect(self.timeout)
+            except RuntimeError as error:
+                raise ProcessLostError(
+                    f"the {os.environ['WORLD_SIZE']} processes of this run did not all come to "
+                    f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} within {self.timeout:g} seconds "
+                    f"({str(error).splitlines()[0]}). Start every process with the same coordinator and number of "
+                    "processes, and see the messages of those that failed"
+                ) from error
         return self
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if not dist.is_initialized() and not isinstance(error, dist.DistStoreError):
+        if not dist.is_initialized():
             return
         if error is None or isinstance(error, SystemExit):
             # All stop at the same step, so all come here.
