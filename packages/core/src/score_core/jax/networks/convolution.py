@@ -4,8 +4,8 @@ With stride s and p zeros in front of the input, y_o = sum_k x_{s o + k - p} w_k
 
     dL/dx_i = sum_k g^_{i + k - (K - 1 - p)} w_{K - 1 - k},    g^ = dL/dy with s - 1 zeros between its entries
 
-JAX derives the same sum with transposed layouts, which XLA computes on a CPU without its fast kernels inside a loop:
-a sampler led by a classifier would spend nearly all its time there (28 times as long per convolution).
+JAX derives the same sum with transposed layouts, which XLA computes on a CPU without its fast kernels inside a loop
+(:mod:`score_core.jax.ode`): a sampler led by a classifier would spend nearly all its time there.
 """
 
 from functools import partial
