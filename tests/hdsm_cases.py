@@ -66,3 +66,10 @@ def network_of(config: Any) -> tuple[Any, dict[str, Any]]:
 def _filled(model: Any, size: int, channels: int) -> tuple[Any, dict[str, Any]]:
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.PRNGKey(0), (size, size, channels)))
     return apply_of(model), jax.tree.map(jnp.asarray, goldens.fill_tree(shapes))
+
+
+# The network of the goldens of likelihood, samplers and dequantiser.
+SMALLEST_NETWORK = {
+    "model": {"nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": (), "dropout": 0.0},
+    "data": {"image_size": 8},
+}

@@ -1,9 +1,9 @@
 """The networks of every kind of configuration against the original's outputs."""
 
+import goldens
 import hdsm_cases
 import jax
 import jax.numpy as jnp
-import goldens
 import numpy as np
 import pytest
 

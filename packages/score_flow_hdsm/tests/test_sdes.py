@@ -10,10 +10,10 @@ from scipy import integrate
 
 from score_flow_hdsm.losses import draw_times
 from score_flow_hdsm.sdes import (
-    LinearVESDE,
-    SubVPSDE,
     VESDE,
     VPSDE,
+    LinearVESDE,
+    SubVPSDE,
     importance_times,
     prior_entropy,
     require_importance,

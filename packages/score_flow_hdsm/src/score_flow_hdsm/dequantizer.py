@@ -28,7 +28,6 @@ from score_flow_hdsm.dequantizer_layers import (
     convolution,
     gated_residual,
     layer_norm,
-    pointwise,
     position_embedding,
 )
 

@@ -19,8 +19,8 @@ __all__ = [
     "convolution",
     "gated_residual",
     "layer_norm",
-    "position_embedding",
     "pointwise",
+    "position_embedding",
 ]
 
 ConvKind = Literal["scaled", "weight_normalized"]

@@ -19,7 +19,7 @@ from score_core.sdes import SDE
 from score_flow_hdsm import objectives
 from score_flow_hdsm.sdes import importance_times, require_importance
 
-__all__ = ["LossParts", "Program", "draw_times", "get_loss_fn", "get_loss_parts_fn", "high_order_terms"]
+__all__ = ["LossParts", "Program", "draw_times", "get_loss_fn", "get_loss_parts_fn", "high_order_terms", "times_of"]
 
 Program = Literal["score_flow", "mle_score_ode"]
 
@@ -43,8 +43,12 @@ def _fori(n: int, body: Callable[[Any], Any], state: Any) -> Any:
 def draw_times(
     sde: SDE, key: jax.Array, shape: tuple[int, ...], eps: float, importance: bool, what: str = "the loss"
 ) -> jax.Array:
-    """Times in [eps, T): uniform, or by their importance; float32 of ``shape``."""
-    u = jax.random.uniform(key, shape, jnp.float32)
+    """:func:`times_of` uniform numbers of ``shape``, float32."""
+    return times_of(sde, jax.random.uniform(key, shape, jnp.float32), eps, importance, what)
+
+
+def times_of(sde: SDE, u: jax.Array, eps: float, importance: bool, what: str) -> jax.Array:
+    """Times in [eps, T) from ``u`` uniform in [0, 1), of its shape: uniform, or by their importance."""
     if not importance:
         return sample_times(u, eps, sde.T)
     sde = require_importance(sde, what)

@@ -24,11 +24,11 @@ from score_core.arrays import Array, batch_mul, dims_per_sample, namespace
 from score_core.sdes import SDE
 
 __all__ = [
+    "VESDE",
+    "VPSDE",
     "ImportanceTimes",
     "LinearVESDE",
     "SubVPSDE",
-    "VESDE",
-    "VPSDE",
     "get_sde",
     "importance_times",
     "prior_entropy",
