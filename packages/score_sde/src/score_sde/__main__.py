@@ -1,7 +1,7 @@
 """``python -m score_sde``: the original's command line, and the embedded experiment when nothing is asked for.
 
 python -m score_sde --config=vp/cifar10_ddpmpp_continuous --workdir=DIR --mode=train|eval [--eval_folder=NAME]
-                    [--config.section.key=value ...] [--wait] [--force]
+                    [--framework=jax|torch] [--config.section.key=value ...] [--wait] [--force]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I | --distributed]
 """
 
@@ -23,13 +23,15 @@ Score-Based Generative Modeling through Stochastic Differential Equations (Song 
   --config.section.key=V     change any key, e.g. --config.training.batch_size=64 --config.data.dataset=photos
   --workdir=DIR              where everything is written; default: runs/score_sde/<config>
   --mode=train|eval          train (default; resumes by itself), or evaluate checkpoints eval.begin_ckpt..end_ckpt
+  --framework=jax|torch      what computes; default: jax. Either evaluates the other's checkpoints
   --eval_folder=NAME         folder of results inside the work directory; default: eval
   --wait                     wait for checkpoints that are not there yet (the original always does)
   --force                    go on although the configuration differs from the one the folder was started with
   --list                     list the packaged experiments
   --help                     show this
 
-Several processes (docs/scale.md); one process uses all devices of its machine without any of these:
+Several processes (docs/scale.md); in JAX one process uses all devices of its machine without any of these, in PyTorch
+one process a GPU, by torchrun -m score_sde --framework=torch or by:
   --coordinator=HOST:PORT    where process 0 can be reached by all; with --num_processes and --process_id
   --num_processes=N          how many processes there are
   --process_id=I             which one this is, 0 to N-1
@@ -59,6 +61,7 @@ def _run(arguments: list[str]) -> None:
 
     from score_sde.configs.load import define_config_flag
     from score_sde.configs.resolve import ConfigError, list_configs
+    from score_sde.experiment import require_framework
 
     if "--list" in arguments:
         print("\n".join(list_configs()))
@@ -70,6 +73,7 @@ def _run(arguments: list[str]) -> None:
     config = define_config_flag(flag_values=values, sys_argv=["score_sde", *arguments])
     workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
     mode = flags.DEFINE_enum("mode", "train", ["train", "eval"], "", flag_values=values)
+    framework = flags.DEFINE_enum("framework", "jax", ["jax", "torch"], "", flag_values=values)
     eval_folder = flags.DEFINE_string("eval_folder", "eval", "", flag_values=values)
     wait = flags.DEFINE_boolean("wait", False, "", flag_values=values)
     force = flags.DEFINE_boolean("force", False, "", flag_values=values)
@@ -89,17 +93,19 @@ def _run(arguments: list[str]) -> None:
     if wait.value:
         settings.eval.wait = float("inf")
     folder = workdir.value or Path("runs", "score_sde", _name_of(arguments))
+    options: dict[str, Any] = {"framework": framework.value, "force": force.value}
     _use_compilation_cache()
+    require_framework(framework.value)
     if mode.value == "train":
         with _processes(values):
             from score_sde.train import train
 
-            train(settings, folder, force=force.value)
+            train(settings, folder, **options)
     else:
         index, count = _worker(values)
         from score_sde.evaluate import evaluate
 
-        evaluate(settings, folder, eval_folder.value, force=force.value, process_id=index, num_processes=count)
+        evaluate(settings, folder, eval_folder.value, process_id=index, num_processes=count, **options)
 
 
 class _FlagError(UsageError):
@@ -128,6 +134,10 @@ def _check_process_flags(values: Any, mode: str) -> None:
 
 def _processes(values: Any) -> Any:
     """The context in which this process trains: alone, or as one of several."""
+    if values.framework == "torch":
+        from score_core.torch.distributed import Distributed
+
+        return Distributed(values.coordinator, values.num_processes, values.process_id, values.distributed)
     if not values.distributed and values.coordinator is None:
         return nullcontext()
     from score_core.jax.distributed import Distributed
@@ -137,11 +147,17 @@ def _processes(values: Any) -> Any:
 
 def _worker(values: Any) -> tuple[int, int]:
     """This process's number among those of an evaluation, and how many there are."""
+    if values.process_id is not None:
+        return values.process_id, values.num_processes
+    if values.framework == "torch":
+        from score_core.torch.distributed import use_launcher_rank
+
+        return use_launcher_rank(scheduler=values.distributed)
     if values.distributed:
         from score_core.jax.distributed import use_scheduler_rank
 
         return use_scheduler_rank()
-    return values.process_id or 0, values.num_processes or 1
+    return 0, 1
 
 
 def _with_alias(argument: str) -> str:

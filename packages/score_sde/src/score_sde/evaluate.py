@@ -27,8 +27,8 @@ from score_core.errors import UsageError
 from score_core.runs.log import RunLog
 from score_core.runs.signals import GracefulStop
 from score_core.runs.workdir import Workdir
-from score_sde.evaluation_files import Keys, Session, bind_checkpoint
-from score_sde.experiment import Experiment
+from score_sde.evaluation_files import Session, bind_checkpoint
+from score_sde.experiment import Experiment, Framework, get_experiment, record_of
 from score_sde.held_out import BitsPerDim, HeldOutLoss
 from score_sde.rounds import Worker
 from score_sde.sample_quality import SampleQuality
@@ -59,6 +59,7 @@ def evaluate(
     workdir: str | os.PathLike[str],
     eval_folder: str = "eval",
     *,
+    framework: Framework = "jax",
     force: bool = False,
     process_id: int = 0,
     num_processes: int = 1,
@@ -69,6 +70,7 @@ def evaluate(
         config: complete configuration.
         workdir: the directory training wrote.
         eval_folder: where results go, inside it.
+        framework: "jax" or "torch"; checkpoints may be of either.
         force: go on in an evaluation folder that was started with another configuration.
         process_id, num_processes: this is process ``process_id`` of so many that evaluate together, in one shared
             folder. They need not start or end at the same time; process 0 waits for the others' rounds.
@@ -81,11 +83,11 @@ def evaluate(
     if not folder.is_dir():
         raise UsageError(f"no work directory {folder}: train first (--mode=train), or name another with --workdir")
     worker = Worker(process_id, num_processes)
-    experiment = Experiment(config, local=True)
+    experiment = get_experiment(config, framework, local=True)
     experiment.parallel.require_divisible(config.eval.batch_size, "eval.batch_size")
     role = "eval" if worker.leader else f"eval-{worker.index}"
     with Workdir(folder / eval_folder, role=role) as results, RunLog(None), GracefulStop() as stop:
-        results.record_config(config, ignore=_FREE_KEYS, force=force)
+        results.record_config(record_of(config, framework), ignore=_FREE_KEYS, force=force)
         if not config.eval.ema:
             _logger.warning("eval.ema is False: the raw parameters are evaluated, not their moving average")
         _Evaluation(experiment, worker, stop).run(folder, results.path)
@@ -119,7 +121,6 @@ class _Evaluation:
             SampleQuality: self.eval.enable_sampling,
         }
         self.stages: list[_Stage] = [kind(experiment) for kind, enabled in kinds.items() if enabled]
-        self.keys = Keys(experiment.config.seed)
 
     def run(self, workdir: Path, folder: Path) -> None:
         position = 0
@@ -148,26 +149,26 @@ class _Evaluation:
             folder,
             self.stop,
             self.worker,
-            self.keys,
             number,
             int(state.step),
             digest,
-            self.experiment.parallel.replicate(state.params_ema if self.eval.ema else state.params),
+            self.experiment.parameters(state, ema=self.eval.ema),
         )
 
     def _wait_for(self, folder: Path, number: int) -> Path:
-        """The checkpoint's file; waits up to ``eval.wait`` seconds for it.
+        """The checkpoint's file, of either framework; waits up to ``eval.wait`` seconds for it.
 
         Raises:
             MissingCheckpointError: it is not there (in time); lists those that are.
         """
         deadline = time.monotonic() + self.eval.wait
         warned = False
-        while not (folder / f"checkpoint_{number}").exists() and time.monotonic() < deadline:
+        paths = [folder / f"checkpoint_{number}{suffix}" for suffix in self.experiment.suffixes.values()]
+        while not (found := next(filter(Path.exists, paths), None)) and time.monotonic() < deadline:
             if not warned:
                 _logger.warning("Waiting for the arrival of checkpoint_%d", number)
                 warned = True
             if self.stop.requested:
                 self.stop.exit()
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
-        return find_checkpoint(folder, number)
+        return found or find_checkpoint(folder, number, suffix=self.experiment.suffix)

@@ -3,16 +3,11 @@
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
-from score_core.data import Batch
 from score_core.errors import UsageError
-from score_core.jax.noise import probe, uniform_per_sample
-from score_core.likelihood import LikelihoodResult, bpd_offset
-from score_core.random import Role
+from score_core.likelihood import bpd_offset
 from score_sde.evaluation_files import Session, load_npz, mean, save_npz, standard_error
 from score_sde.experiment import Experiment
 from score_sde.rounds import Batches
@@ -29,23 +24,15 @@ class HeldOutLoss:
         self.experiment = experiment
         self.batches = Batches(experiment, "test")
         self.rounds = self.batches.rounds
-        self._losses = jax.jit(self._loss_of_images)
-
-    def _loss_of_images(self, params: Any, key: jax.Array, images: jax.Array) -> jax.Array:
-        """The loss of every image of a batch, ``[B]``."""
-        # parity: the step splits the key it is given once more
-        step_key = jax.random.split(key)[1]
-        return self.experiment.loss_fn(params, step_key, self.experiment.prepare(images, key), False)
 
     def compute(self, session: Session, position: int) -> None:
         """Writes this process's rounds."""
         if _result_file(session).exists():
             return
-        shard = self.experiment.parallel.shard
         for round_, batch in self.batches.missing(session.worker, lambda r: _loss_file(session, r), "loss"):
             session.stop_if_requested()
-            losses = self._losses(session.params, session.keys.at(position + round_), shard(batch.image))
-            save_npz(_loss_file(session, round_), losses=np.asarray(losses)[batch.valid])
+            losses = self.experiment.losses(session.params, position + round_, batch.image)
+            save_npz(_loss_file(session, round_), losses=losses[batch.valid])
             if (round_ + 1) % 1000 == 0:
                 _logger.info("Finished %dth step loss evaluation", round_ + 1)
 
@@ -95,30 +82,17 @@ class BitsPerDim:
         for round_, batch in self.batches.missing(session.worker, lambda r: self._file(session, r), "bits/dim"):
             session.stop_if_requested()
             repeat, index = divmod(round_, self.batches.per_repeat)
-            result = self._evaluate(session, batch, repeat, session.keys.at(position + round_))
-            bpd = np.asarray(result.bpd)[batch.valid]
+            result = self.experiment.bits_per_dim(session.params, position + round_, batch.image, batch.index, repeat)
+            bpd = result.bpd[batch.valid]
             save_npz(
                 self._file(session, round_),
                 arr_0=bpd,
-                nats=np.asarray(result.nats)[batch.valid],
+                nats=result.nats[batch.valid],
                 index=batch.index[batch.valid],
                 nfe=np.int32(result.nfe),
             )
             total, count = total + float(bpd.sum(dtype=np.float64)), count + len(bpd)
             _logger.info("ckpt: %d, repeat: %d, batch: %d, mean bpd: %6f", session.number, repeat, index, total / count)
-
-    def _evaluate(self, session: Session, batch: Batch, repeat: int, chain: jax.Array) -> LikelihoodResult:
-        """The likelihood of the images of one batch; ``chain`` is its key in the original's chain."""
-        experiment = self.experiment
-        key = jax.random.fold_in(session.keys.base, repeat)
-        indices = experiment.parallel.shard(batch.index.astype(np.int32))
-        u = uniform_per_sample(key, indices, Role.DEQUANTIZATION, experiment.image_shape)
-        data = experiment.dequantize(experiment.parallel.shard(batch.image), u)
-        if experiment.config.sampling.legacy_rng:
-            eps = probe(jax.random.split(chain)[1], None, data.shape, "Rademacher")
-        else:
-            eps = probe(key, indices, data.shape, "Rademacher")
-        return experiment.likelihood(session.params, data, eps)
 
     def report(self, session: Session, since: float) -> None:
         """Puts all rounds together."""

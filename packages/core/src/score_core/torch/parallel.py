@@ -40,7 +40,9 @@ class Parallel:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.device = torch.device(kind)
         if kind == "cuda":
-            number = 0 if local else int(os.environ.get("LOCAL_RANK", "0"))
+            number = int(os.environ.get("LOCAL_RANK", "0"))
+            if local:  # as many as like share a GPU
+                number %= torch.cuda.device_count()
             if number >= torch.cuda.device_count():
                 raise UserError(
                     f"process {number} of this machine has no GPU, there are {torch.cuda.device_count()}; start "
@@ -110,7 +112,9 @@ class Parallel:
 
     def shard(self, array: Any) -> Tensor:
         """This process's part of a batch, a tensor or array, on its device."""
-        return torch.as_tensor(array).to(self.device, non_blocking=True)
+        tensor = torch.as_tensor(array)
+        # From pinned memory a copy does not make the host wait.
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     def shard_range(self, n: int) -> Tensor:
         """Those of the numbers ``0 .. n-1`` of a batch's samples that this process has, int32 on its device."""

@@ -93,11 +93,16 @@ def get_apply_fn(model: nn.Module, autocast: torch.dtype | None = None) -> Train
 def checkpoint_activations(model: nn.Module, blocks: type[nn.Module] | tuple[type[nn.Module], ...]) -> None:
     """Makes the ``blocks`` within ``model`` recompute their inner values in the backward pass: less memory, more time.
 
-    Outputs, gradients and dropout masks are the same.
+    Outputs, gradients and dropout masks are the same. Training mode only: elsewhere the parameters may be others than
+    the module's (:func:`get_apply_fn`), which the backward pass would not know.
     """
     for module in model.modules():
         if isinstance(module, blocks):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+            module.forward = partial(_checkpointed, module, module.forward)
+
+
+def _checkpointed(module: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+    return checkpoint(forward, *inputs, use_reentrant=False) if module.training else forward(*inputs)
 
 
 class _Draws:
@@ -287,11 +292,14 @@ def get_train_call(
     return call
 
 
-def get_eval_call(loss_fn: LossFn, prepare: Prepare) -> Callable[[Key, Params, Tensor], tuple[Key, Tensor]]:
+def get_eval_call(
+    loss_fn: LossFn, prepare: Prepare, *, parallel: Parallel | None = None
+) -> Callable[[Key, Params, Tensor], tuple[Key, Tensor]]:
     """Builds the held-out loss with the given (EMA) parameters.
 
     Returns:
-        ``call(rng, params, batches [n, B, C, H, W] uint8) -> (rng, losses [n, B])``.
+        ``call(rng, params, batches [n, B, C, H, W] uint8) -> (rng, losses [n, B])``: this process's share of the
+        batches, and the losses of these images.
     """
 
     @torch.no_grad()
@@ -300,8 +308,9 @@ def get_eval_call(loss_fn: LossFn, prepare: Prepare) -> Callable[[Key, Params, T
         losses = []
         for images in batches:
             key, step_key = next_key(key)
-            x0 = prepare(images, _to(_data_key(step_key), images.device), 0)
-            losses.append(loss_fn(params, step_key, x0, False))
+            first = parallel.process_index * len(images) if parallel else 0
+            x0 = prepare(images, _to(_data_key(step_key), images.device), first)
+            losses.append(loss_fn(params, step_key, x0, False, first))
         return rng, torch.stack(losses)
 
     return call
