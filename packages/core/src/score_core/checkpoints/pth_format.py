@@ -19,7 +19,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,8 +71,13 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-def load_pth(path: str | os.PathLike[str]) -> Any:
+def load_pth(path: str | os.PathLike[str], *, inert: Collection[str] = ()) -> Any:
     """The contents of a file: containers and numbers as they are, tensors as arrays (bfloat16 as float32).
+
+    Arguments:
+        path: the file.
+        inert: classes, as ``module.name``, whose objects are read as namespaces of their attributes, nothing of theirs
+            being run. Objects of other classes are refused.
 
     Raises:
         MissingCheckpointError: it is not there.
@@ -85,7 +90,7 @@ def load_pth(path: str | os.PathLike[str]) -> Any:
         raise MissingCheckpointError(f"no checkpoint {path}. Check the name.") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}. Check that it is a file.") from error
-    return loads_pth(data, where=path)
+    return loads_pth(data, where=path, inert=inert)
 
 
 # What the readers of zip archives and pickles raise on contents that make no sense.
@@ -107,10 +112,12 @@ _DAMAGED = (
 )
 
 
-def loads_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
+def loads_pth(data: bytes, *, where: Any = "checkpoint", inert: Collection[str] = ()) -> Any:
     """:func:`load_pth` of bytes; ``where`` is what errors call them."""
     try:
-        content, storages = _read_zip(data) if data[:4] == b"PK\x03\x04" else _read_old(io.BytesIO(data))
+        content, storages = (
+            _read_zip(data, inert) if data[:4] == b"PK\x03\x04" else _read_old(io.BytesIO(data), inert)
+        )
         return _Resolver(storages).value(content)
     except _Unreadable as error:
         raise CheckpointError(f"{where} is not read: {error}") from error
@@ -121,7 +128,7 @@ def loads_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
         ) from error
 
 
-def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
+def _read_zip(data: bytes, inert: Collection[str]) -> tuple[Any, Callable[[str], bytes]]:
     archive = zipfile.ZipFile(io.BytesIO(data))
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
@@ -136,7 +143,7 @@ def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes]]:
 
     if root + "byteorder" in archive.namelist() and read("byteorder") != b"little":
         raise _Unreadable("it was written on a big-endian machine. Save it again on another.")
-    return _Machine(io.BytesIO(read("data.pkl"))).load(), lambda key: read(f"data/{key}")
+    return _Machine(io.BytesIO(read("data.pkl")), inert).load(), lambda key: read(f"data/{key}")
 
 
 def _read_old(file: io.BytesIO) -> tuple[Any, Callable[[str], bytes]]:
@@ -211,6 +218,11 @@ def _size(sizes: Any = ()) -> tuple[Any, ...]:
     return tuple(sizes)
 
 
+def _set(items: Any = ()) -> list[Any]:
+    """Sets, as lists: what is in them may have become something without a hash."""
+    return list(items)
+
+
 def _device(*names: Any) -> str:
     return ":".join(map(str, names))
 
@@ -226,6 +238,8 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("copy_reg", "_reconstructor"): _reconstruct,
     ("builtins", "object"): None,
     ("__builtin__", "object"): None,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
@@ -254,8 +268,9 @@ class _Machine(pickle._Unpickler):  # type: ignore[misc, name-defined]
 
     dispatch: ClassVar[dict[int, Any]] = {code: pickle._Unpickler.dispatch[code] for code in _CODES}  # type: ignore[attr-defined]
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, inert: Collection[str] = ()) -> None:
         super().__init__(file, encoding="latin1")
+        self.inert = inert
         self.dtypes: dict[str, str] = {}
 
     def load_build(self) -> None:
@@ -271,6 +286,8 @@ class _Machine(pickle._Unpickler):  # type: ignore[misc, name-defined]
     dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" in self.inert:
+            return argparse.Namespace
         try:
             return _NAMES[module, name]
         except KeyError:
