@@ -80,7 +80,7 @@ def test_full_size_dequantizers_have_the_published_parameters(variant):
 
 @pytest.mark.parametrize("variant", FACTS)
 def test_the_first_batch_standardises_the_flow(variant):
-    """The same data-dependent rule: gains and the sizes of weights are the original's up to its other random numbers."""
+    """The original's rule: gains, and the sizes of weights up to its other random numbers."""
     module, u, x = tiny(variant), GOLDEN[f"{variant}/u"], GOLDEN[f"{variant}/x"]
     if variant == "imagenet32":  # a part of it, whose layers see what they see in the whole
         module = Dequantizer(module.variant._replace(groups=1, context_blocks=1))

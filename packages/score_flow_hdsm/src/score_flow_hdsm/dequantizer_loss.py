@@ -4,8 +4,8 @@ r"""What the dequantiser is trained on: one draw of the bound of :mod:`score_flo
     L(x) = -\log p_T(x_T) + \tfrac12 (\ell_t - 2 \,\mathrm{div} f_{t'}) + \log q(\mathrm{noise} | x) + \mathrm{offset}
 
 at the data :math:`(255 x + \mathrm{noise}) / 256`, with :math:`\ell_t = Z (|\mathrm{std}\, s + z|^2 - |z|^2)` at a time
-drawn by its importance, or :math:`g^2 (|s + z / \mathrm{std}|^2 - |z / \mathrm{std}|^2)` at a uniform one, and the drift's
-divergence at another uniform time :math:`t'`.
+drawn by its importance, or :math:`g^2 (|s + z / \mathrm{std}|^2 - |z / \mathrm{std}|^2)` at a uniform one, and the
+drift's divergence at another uniform time :math:`t'`.
 """
 
 import math

@@ -1,9 +1,10 @@
 r"""How far a score network is from the score of its own ODE, along the ODE's trajectories (Lu et al. 2022, section 6).
 
-The probability-flow ODE of a score network :math:`s` has densities of its own; their score :math:`y(t)` is found along a
-trajectory by solving, from T back to the data, with :math:`h` the ODE's drift,
+The probability-flow ODE of a score network :math:`s` has densities of its own; their score :math:`y(t)` is found along
+a trajectory by solving, from T back to the data, with :math:`h` the ODE's drift,
 
-.. math:: \dot x = h(x, t), \qquad \dot y = -\nabla_x \operatorname{div} h - (\nabla_x h)^\top y, \qquad y(T) = \nabla \log p_T.
+.. math::
+    \dot x = h(x, t), \qquad \dot y = -\nabla_x \operatorname{div} h - (\nabla_x h)^\top y, \qquad y(T) = \nabla \log p_T.
 
 Differences are reported as :math:`g(t)^2 E|\cdot|^2`, divergences with one Hutchinson probe:
 
@@ -47,8 +48,8 @@ def get_diagnostics_fn(
         rtol, atol: tolerances of SciPy's RK45, which interpolates between its steps.
 
     Returns:
-        ``diagnose(params, x [B, H, W, C], probe)``: each of :data:`NAMES` for every image, float32 ``[n_times, B]``, and
-        ``t`` ``[n_times]``.
+        ``diagnose(params, x [B, H, W, C], probe)``: each of :data:`NAMES` for every image, float32 ``[n_times, B]``,
+        and ``t`` ``[n_times]``.
     """
     times = np.linspace(eps, sde.T, n_times)
 

@@ -1,7 +1,7 @@
 r"""Mixtures of logistic distributions: density, distribution function and its inverse (Ho et al. 2019, "Flow++").
 
-With weights :math:`\pi = \mathrm{softmax}(\mathrm{logits})`, means :math:`m_k`, scales :math:`e^{l_k}` (:math:`l_k \ge -7`)
-and :math:`z_k = (x - m_k) e^{-l_k}`,
+With weights :math:`\pi = \mathrm{softmax}(\mathrm{logits})`, means :math:`m_k`, scales :math:`e^{l_k}`
+(:math:`l_k \ge -7`) and :math:`z_k = (x - m_k) e^{-l_k}`,
 
     log pdf = logsumexp_k(log pi_k + z_k - l_k - 2 softplus(z_k)),   log cdf = logsumexp_k(log pi_k + log sigmoid(z_k)).
 

@@ -10,7 +10,8 @@ factor (:mod:`score_core.sdes`) and :math:`\iota = 10^{-3}`,
 Importance of times (Song et al. 2021b, section 5): likelihood weighting gives the noise-prediction loss the weight
 :math:`g^2 / \mathrm{std}^2`. Drawn from the density proportional to it, times have weight 1:
 
-.. math:: W(t) = \int_\epsilon^t g(s)^2 / \mathrm{std}(s)^2 \, ds, \qquad Z = W(T), \qquad t = W^{-1}(u Z), \; u \sim U[0, 1).
+.. math::
+    W(t) = \int_\epsilon^t g(s)^2 / \mathrm{std}(s)^2 \, ds, \qquad Z = W(T), \qquad t = W^{-1}(u Z), \; u \sim U[0, 1).
 """
 
 import math

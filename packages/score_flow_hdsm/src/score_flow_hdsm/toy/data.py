@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DATA", "MEANS", "Streams", "ToyData", "VARIANCES", "WEIGHTS"]
+__all__ = ["DATA", "MEANS", "VARIANCES", "WEIGHTS", "Streams", "ToyData"]
 
 WEIGHTS = (0.3, 0.3, 0.4)
 MEANS = (-2 / 7, -6 / 7, 4 / 7)

@@ -94,7 +94,7 @@ def eval_scorenet(run: ToyRun, t: float, times: int = 5, n: int = 5000, *, origi
 
 
 def eval_fisher(run: ToyRun, t: float, times: int = 5, n: int = 5000, *, original: bool = False) -> tuple[float, ...]:
-    """The quantities of :data:`FISHER` of a one-dimensional mixture at time ``t``; arguments as :func:`eval_scorenet`."""
+    """The quantities of :data:`FISHER` of a one-dimensional mixture; arguments as :func:`eval_scorenet`."""
 
     def measure() -> tuple[float, ...]:
         p = _Point(run, t, n, original)

@@ -50,7 +50,7 @@ def toy_loss(
     x0: Tensor,
     eps: Tensor,
     t: Tensor,
-    weights: Weights = Weights(),  # noqa: B008 - frozen
+    weights: Weights = Weights(),
     generator: torch.Generator | None = None,
 ) -> ToyLoss:
     """The loss of a batch.

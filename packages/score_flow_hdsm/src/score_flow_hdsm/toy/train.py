@@ -5,8 +5,8 @@
     {folder}/{itr}_marginal.jpg, {itr}_density.npy, ...  pictures
     {folder}/resume.pth                                  everything that training changes
 
-``checkpt*.pth`` hold ``state_dict`` (the raw parameters) and ``ema`` as the original's, but of plain containers; ``resume.pth``
-adds the optimiser and both random streams.
+``checkpt*.pth`` hold ``state_dict`` (the raw parameters) and ``ema`` as the original's, but of plain containers;
+``resume.pth`` adds the optimiser and both random streams.
 """
 
 import io
@@ -178,8 +178,13 @@ def load_checkpoint(path: Path) -> Any:
     return load_pth(path, inert=_INERT)
 
 
-def train(settings: ToySettings, workdir: Path, *, force: bool = False) -> ToyRun:
+def train(settings: ToySettings, workdir: Path, *, force: bool = False, pictures: bool = True) -> ToyRun:
     """Trains until ``settings.n_iters``, from where an earlier start of the same run ended.
+
+    Arguments:
+        settings, workdir: what, and where everything is written.
+        force: go on although the settings differ from those the folder was started with.
+        pictures: draw them at every evaluation; paths, which take longer than the rest, at the last.
 
     Raises:
         UserError: see its message; nothing that was there is lost.
@@ -193,15 +198,15 @@ def train(settings: ToySettings, workdir: Path, *, force: bool = False) -> ToyRu
         if file.exists():
             run.load_everything(load_checkpoint(file), file)
             _logger.info("resuming at iteration %d", run.itr)
-        _Loop(run, folder.path, stop).run()
+        _Loop(run, folder.path, stop, pictures).run()
     return run
 
 
 class _Loop:
     """One start of the loop."""
 
-    def __init__(self, run: ToyRun, folder: Path, stop: GracefulStop) -> None:
-        self.run_, self.folder, self.stop = run, folder, stop
+    def __init__(self, run: ToyRun, folder: Path, stop: GracefulStop, pictures: bool) -> None:
+        self.run_, self.folder, self.stop, self.pictures = run, folder, stop, pictures
 
     def run(self) -> None:
         run, settings = self.run_, self.run_.settings
@@ -239,7 +244,8 @@ class _Loop:
 
         run = self.run_
         with run.ema.applied():
-            visualize(run, self.folder, run.itr)
+            if self.pictures:
+                visualize(run, self.folder, run.itr, with_paths=run.itr == run.settings.n_iters)
             nll = run.nll(run.draw(run.settings.eval_batch))
         _logger.info("itr: %d, nll: %.5e, best_nll: %.5e", run.itr, nll, run.best)
         append_row(self.folder / "nll.csv", "itr,nll", run.itr, nll)
