@@ -1,5 +1,6 @@
 """Tiny experiments for tests: golden configurations, parameters filled by the rule, command lines."""
 
+import re
 from typing import Any
 
 import goldens
@@ -40,6 +41,12 @@ def tiny_flags(**more: Any) -> list[str]:
 def flags(values: dict[str, Any]) -> list[str]:
     """Overrides of a configuration as command-line flags."""
     return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def number_like(match: re.Match[str]) -> str:
+    """For ``re.sub`` in a pattern: any number with as many digits after the point, with or without an exponent."""
+    exponent = r"e[+-]\d\d" if match[2] else ""
+    return rf"-?\d+\.\d{{{len(match[1])}}}{exponent}(?!\d)"
 
 
 def golden_experiment(facts: dict[str, Any]) -> JaxExperiment:

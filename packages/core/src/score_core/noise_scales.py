@@ -12,7 +12,15 @@ import numpy as np
 
 from score_core import _float32
 
-__all__ = ["annealed_step_sizes", "ddpm_params", "discrete_sigmas", "linear_betas", "model_sigmas", "time_grid"]
+__all__ = [
+    "annealed_step_sizes",
+    "ddpm_params",
+    "discrete_sigmas",
+    "linear_betas",
+    "model_sigmas",
+    "model_sigmas64",
+    "time_grid",
+]
 
 DDPM_TIMESTEPS = 1000
 """Length of the tables of :func:`ddpm_params`, whatever ``num_scales`` is."""
@@ -27,6 +35,11 @@ def model_sigmas(sigma_min: float, sigma_max: float, num_scales: int) -> np.ndar
     """
     # parity: logarithms, spacing and exponential all in float32, so the first level may miss sigma_max by an ulp.
     return _float32.exp(_float32.linspace(np.log(np.float32(sigma_max)), np.log(np.float32(sigma_min)), num_scales))
+
+
+def model_sigmas64(sigma_min: float, sigma_max: float, num_scales: int) -> np.ndarray:
+    """:func:`model_sigmas` as the PyTorch program of score_sde computes and stores them: in float64 throughout."""
+    return np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), num_scales))
 
 
 def discrete_sigmas(sigma_min: float, sigma_max: float, N: int) -> np.ndarray:

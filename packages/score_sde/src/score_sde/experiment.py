@@ -62,6 +62,7 @@ class Experiment(ABC):
         local: use the devices of this process alone, whatever other processes there are.
         framework: which one it is.
         file_format: of its checkpoints, a name in :data:`score_core.checkpoints.convert.FORMATS`.
+        real: of losses and scores in the files of an evaluation, as in the original program.
     """
 
     framework: ClassVar[Framework]
@@ -71,6 +72,7 @@ class Experiment(ABC):
     loss."""
     bpd_metric: str = "bpd"
     """What :meth:`bits_per_dim` is called in ``results.json``."""
+    real: ClassVar[type[np.floating]]
 
     def __init__(self, config: ml_collections.ConfigDict, local: bool = False) -> None:
         self.config: Any = config

@@ -42,12 +42,12 @@ class HeldOutLoss:
         if not file.exists():
             files = session.await_rounds(lambda r: _if_there(_loss_file(session, r)), self.rounds, "loss")
             batches = [load_npz(part, "losses")["losses"] for part in files]
-            values = np.concatenate(batches)
+            values, real = np.concatenate(batches), self.experiment.real
             save_npz(
                 file,
-                all_losses=np.asarray([batch.mean() for batch in batches], np.float32),
-                mean_loss=np.float32(values.mean(dtype=np.float64)),
-                standard_error=np.float32(standard_error(values)),
+                all_losses=np.asarray([batch.mean() for batch in batches], real),
+                mean_loss=real(values.mean(dtype=np.float64)),
+                standard_error=real(standard_error(values)),
                 count=np.int64(len(values)),
             )
         loss = load_npz(file)

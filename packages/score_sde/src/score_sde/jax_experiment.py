@@ -77,6 +77,7 @@ class JaxExperiment(Experiment):
 
     framework = "jax"
     file_format = "flax"
+    real = np.float32
     make_sde = staticmethod(sde_lib.get_sde)
 
     @cached_property

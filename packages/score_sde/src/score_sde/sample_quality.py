@@ -147,11 +147,12 @@ def _score(
     # parity: -1 where the extractor has no classifier
     inception_score = -1.0 if scores["is"] is None else scores["is"]
     kid = math.nan if scores["kid"] is None else scores["kid"]
+    real = session.experiment.real
     save_npz(
         session.folder / f"report_{session.number}.npz",
-        IS=np.float32(inception_score),
-        fid=np.float32(scores["fid"]),
-        kid=np.float32(kid),
+        IS=real(inception_score),
+        fid=real(scores["fid"]),
+        kid=real(kid),
     )
     _logger.info(
         "ckpt-%d --- inception_score: %.6e, FID: %.6e, KID: %.6e", session.number, inception_score, scores["fid"], kid

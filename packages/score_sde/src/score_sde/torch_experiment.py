@@ -19,6 +19,7 @@ from score_core.checkpoints.pth_format import loads_pth
 from score_core.correctors import get_corrector
 from score_core.errors import UsageError
 from score_core.likelihood import LikelihoodResult
+from score_core.noise_scales import model_sigmas64
 from score_core.predictors import get_predictor
 from score_core.random import NoiseSource, Role
 from score_core.sdes import get_sde
@@ -76,6 +77,7 @@ class TorchExperiment(Experiment):
 
     framework = "torch"
     file_format = "pth"
+    real = np.float64
     make_sde = staticmethod(get_sde)
 
     # -- network -------------------------------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ class TorchExperiment(Experiment):
         buffers = {}
         if self._keys_in_files is not None:
             # parity: float64, unlike the levels that the network divides by
-            levels = np.exp(np.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales))
+            levels = model_sigmas64(model.sigma_min, model.sigma_max, model.num_scales)
             buffers = {_SIGMAS: torch.from_numpy(levels)}
         buffer = io.BytesIO()
         torch.save(_plain(state_to_tree(state, self._keys_in_files, buffers)), buffer)
@@ -349,7 +351,7 @@ class TorchExperiment(Experiment):
 def _plain(value: Any) -> Any:
     """Containers with every tensor on the host in the layout that other programs expect."""
     if isinstance(value, Tensor):
-        return value.detach().cpu().contiguous()
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
     if isinstance(value, dict):
         return type(value)((key, _plain(item)) for key, item in value.items())
     return [_plain(item) for item in value] if isinstance(value, list) else value

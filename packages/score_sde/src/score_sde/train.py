@@ -139,6 +139,11 @@ class _Training:
         state, resumed = self._initial_state()
         first = int(state.step)
         self.parallel.require_equal(first, "the checkpoint they found")
+        if first % self.n_jit:
+            raise UsageError(
+                f"the checkpoint was written after {first} updates, which training.n_jitted_steps ({self.n_jit}) does "
+                "not divide, as the original PyTorch program does; go on with --config.training.n_jitted_steps=1"
+            )
         # Process 0 decides: on a shared disk the others may see its files late.
         if self.parallel.maximum(int(self.leader and resumed and self._is_complete(first))):
             _logger.info("training is complete: %d updates, training.n_iters is %d", first, self.training.n_iters)

@@ -16,6 +16,7 @@ import numpy as np
 from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.torch_names import TorchLeaf, Transform, torch_leaves
 from score_core.checkpoints.tree import flatten, sort_names, unflatten
+from score_core.noise_scales import model_sigmas64
 
 __all__ = [
     "Comparison",
@@ -188,8 +189,7 @@ def to_torch(tree: Mapping[str, Any], config: Any, *, partial: bool = False) -> 
     fitting = {path for path, _ in comparison.copied + comparison.reshaped}
     model = config.model
     # parity: float64, unlike the levels of the Flax networks (noise_scales.model_sigmas).
-    levels = np.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales)
-    state_dict = {SIGMAS: np.exp(levels)}
+    state_dict = {SIGMAS: model_sigmas64(model.sigma_min, model.sigma_max, model.num_scales)}
     for leaf in torch_leaves(config):
         if leaf.name is None:
             state_dict[leaf.key] = np.zeros(leaf.shape, np.float32)

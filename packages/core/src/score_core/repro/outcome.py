@@ -64,6 +64,7 @@ def verdict_record(outcome: Outcome) -> dict[str, Any]:
         "schema": 1,
         "id": outcome.experiment.id,
         "scale": outcome.record.scale,
+        "framework": outcome.record.framework,
         "verdict": outcome.verdict,
         "utc": outcome.utc,
         "metrics": [_metric_record(comparison) for comparison in outcome.comparisons],

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from score_core.noise_scales import model_sigmas
+from score_core.noise_scales import model_sigmas, model_sigmas64
 
 __all__ = [
     "NIN",
@@ -236,9 +236,8 @@ def noise_levels(sigma_min: float, sigma_max: float, num_scales: int, flavor: Fl
     """The noise levels a network is conditioned on: float32 ``[num_scales]``, descending (index 0 the largest)."""
     if flavor == "jax":
         return torch.from_numpy(model_sigmas(sigma_min, sigma_max, num_scales))
-    levels = np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), num_scales))
     # repaired: divided by in float64 the output was float64 too, and the samplers stopped at the next step.
-    return torch.from_numpy(levels.astype(np.float32))
+    return torch.from_numpy(model_sigmas64(sigma_min, sigma_max, num_scales).astype(np.float32))
 
 
 class ScoreNetwork(Compact):
