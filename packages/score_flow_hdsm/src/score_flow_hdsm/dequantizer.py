@@ -30,8 +30,9 @@ from score_flow_hdsm.dequantizer_layers import (
     layer_norm,
     position_embedding,
 )
+from score_sde.experiment import usage_errors
 
-__all__ = ["VARIANTS", "Dequantizer", "Variant", "create_dequantizer"]
+__all__ = ["VARIANTS", "Dequantizer", "Variant", "configured_dequantizer", "create_dequantizer"]
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -261,8 +262,8 @@ def _standard_normal(u: jax.Array) -> jax.Array:
     return _sum(-(u**2) / 2.0 - 0.5 * np.log(2 * np.pi))
 
 
-def create_dequantizer(dataset: str, image_size: int) -> Dequantizer:
-    """The dequantiser of a data set.
+def create_dequantizer(dataset: str, image_size: int, **sizes: int) -> Dequantizer:
+    """The dequantiser of a data set, with ``filters``, ``components`` or ``blocks`` other than the published ones.
 
     Raises:
         ValueError: images of odd width.
@@ -271,7 +272,20 @@ def create_dequantizer(dataset: str, image_size: int) -> Dequantizer:
         raise ValueError(f"the dequantiser halves the width of an image, which must be even: {image_size}")
     name = dataset.lower()
     if name.startswith("imagenet"):
-        return Dequantizer(VARIANTS["imagenet64" if image_size == 64 or name.endswith("64") else "imagenet32"])
-    if name in ("digits", "photos"):
-        return Dequantizer(Variant(filters=16, components=4, blocks=1, heads=2))
-    return Dequantizer(VARIANTS["cifar10"])
+        variant = VARIANTS["imagenet64" if image_size == 64 else "imagenet32"]
+    else:
+        variant = VARIANTS["cifar10"]
+    return Dequantizer(variant._replace(**{key: value for key, value in sizes.items() if value}))
+
+
+def configured_dequantizer(config: Any) -> Dequantizer:
+    """The dequantiser of a configuration.
+
+    Raises:
+        UsageError: images of odd width.
+    """
+    data, deq = config.data, config.deq
+    with usage_errors():
+        return create_dequantizer(
+            data.dataset, data.image_size, filters=deq.filters, components=deq.components, blocks=deq.blocks
+        )

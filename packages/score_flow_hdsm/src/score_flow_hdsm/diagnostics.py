@@ -4,7 +4,7 @@ The probability-flow ODE of a score network :math:`s` has densities of its own; 
 a trajectory by solving, from T back to the data, with :math:`h` the ODE's drift,
 
 .. math::
-    \dot x = h(x, t), \qquad \dot y = -\nabla_x \operatorname{div} h - (\nabla_x h)^\top y, \qquad y(T) = \nabla \log p_T.
+    \dot x = h(x, t), \quad \dot y = -\nabla_x \operatorname{div} h - (\nabla_x h)^\top y, \quad y(T) = \nabla \log p_T.
 
 Differences are reported as :math:`g(t)^2 E|\cdot|^2`, divergences with one Hutchinson probe:
 

@@ -236,9 +236,7 @@ class _Training:
         names = self.experiment.loss_names
         columns = [losses] if len(names) == 1 else [losses[..., column] for column in range(len(names))]
         values = {name: float(column.mean()) for name, column in zip(names, columns, strict=True)}
-        _logger.info(
-            "step: %d, %s", step, ", ".join(f"{kind}_{name}: {value:.5e}" for name, value in values.items())
-        )
+        _logger.info("step: %d, %s", step, ", ".join(f"{kind}_{name}: {value:.5e}" for name, value in values.items()))
         for name, value in values.items():
             self.summaries.scalar(f"{kind}_{name}", value, step)
         return values

@@ -115,9 +115,7 @@ _DAMAGED = (
 def loads_pth(data: bytes, *, where: Any = "checkpoint", inert: Collection[str] = ()) -> Any:
     """:func:`load_pth` of bytes; ``where`` is what errors call them."""
     try:
-        content, storages = (
-            _read_zip(data, inert) if data[:4] == b"PK\x03\x04" else _read_old(io.BytesIO(data), inert)
-        )
+        content, storages = _read_zip(data, inert) if data[:4] == b"PK\x03\x04" else _read_old(io.BytesIO(data), inert)
         return _Resolver(storages).value(content)
     except _Unreadable as error:
         raise CheckpointError(f"{where} is not read: {error}") from error

@@ -130,8 +130,8 @@ class ToyRun:
                 if shapes != own:
                     wrong = sorted(set(shapes.items()) ^ set(own.items()), key=str)[:4]
                     raise CheckpointError(
-                        f"{where} is of another network: {', '.join(map(str, wrong))}. Give the --dim, --encoder_layers, "
-                        "--pos_dim and --decoder_layers that it was trained with"
+                        f"{where} is of another network: {', '.join(map(str, wrong))}. Give the --dim, "
+                        "--encoder_layers, --pos_dim and --decoder_layers that it was trained with"
                     )
             self.network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
             self.ema.shadow = {name: torch.from_numpy(np.array(value)) for name, value in shadow.items()}

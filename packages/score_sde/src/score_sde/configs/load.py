@@ -17,7 +17,6 @@ from ml_collections import config_flags
 from score_sde.configs._house import add_house_keys
 from score_sde.configs.resolve import ConfigError, resolve_config
 
-
 Resolve = Callable[[str], Path]
 Complete = Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict]
 
