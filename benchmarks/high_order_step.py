@@ -98,10 +98,10 @@ def main():
         command = [sys.executable, __file__, *sys.argv[1:], "--case", json.dumps(case)]
         facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         first = first or facts
+        step, peak = (facts[name] / first[name] for name in ("step_s", "peak_above_start_mb"))
         print(
-            f"{facts['order']:>5} {facts['remat']!s:>5} {facts['step_s']:>8.3f}s {facts['step_s'] / first['step_s']:>6.2f} "
-            f"{facts['peak_above_start_mb']:>8.0f} {facts['peak_above_start_mb'] / first['peak_above_start_mb']:>6.2f} "
-            f"{facts.get('temporaries_mb', float('nan')):>15.1f}",
+            f"{facts['order']:>5} {facts['remat']!s:>5} {facts['step_s']:>8.3f}s {step:>6.2f} "
+            f"{facts['peak_above_start_mb']:>8.0f} {peak:>6.2f} {facts.get('temporaries_mb', float('nan')):>15.1f}",
             flush=True,
         )
 

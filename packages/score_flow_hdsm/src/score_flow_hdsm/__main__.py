@@ -22,7 +22,7 @@ ODEs by High-Order Denoising Score Matching (Lu et al., ICML 2022).
   --config.section.key=V     change any key, e.g. --config.training.score_matching_order=3
   --workdir=DIR              where everything is written; default: runs/score_flow_hdsm/<config>
   --mode=train               train the score model (default; resumes by itself)
-  --mode=eval                evaluate checkpoints eval.begin_ckpt..end_ckpt: eval.enable_loss, enable_bpd, enable_sampling
+  --mode=eval                evaluate checkpoints eval.begin_ckpt..end_ckpt: eval.enable_loss, enable_*
   --mode=train_deq           train a variational dequantiser for checkpoint eval.ckpt_id
   --mode=eval_scorenet       compare the network with the score of its own ODE, at all times
   --eval_folder=NAME         folder of results in the work directory; default: eval_test_bpd (or eval_scorenet)

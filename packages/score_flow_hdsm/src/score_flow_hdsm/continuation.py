@@ -1,7 +1,8 @@
 """Going on from another run's checkpoint: first order, then a higher one (Lu et al. 2022, section 6).
 
 The state carries on whole (step, learning rate, moments, averages, key); ``training.n_iters`` counts from its
-beginning. A state of another program loads because all of them have one layout; the order of score matching is not part of it.
+beginning. A state of another program loads because all of them have one layout; the order of score matching is not part
+of it.
 """
 
 import logging
