@@ -17,6 +17,7 @@ depend on the seed and the round alone, so they are those of an uninterrupted ev
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +34,7 @@ from score_sde.held_out import BitsPerDim, HeldOutLoss
 from score_sde.rounds import Worker
 from score_sde.sample_quality import SampleQuality
 
-__all__ = ["evaluate"]
+__all__ = ["Stage", "enabled_stages", "evaluate"]
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def evaluate(
     force: bool = False,
     process_id: int = 0,
     num_processes: int = 1,
+    make_experiment: Callable[..., Experiment] = get_experiment,
+    stages: Callable[[Experiment], "list[Stage]"] | None = None,
 ) -> None:
     """Evaluates ``config.eval.begin_ckpt .. end_ckpt`` of a work directory.
 
@@ -74,6 +77,8 @@ def evaluate(
         force: go on in an evaluation folder that was started with another configuration.
         process_id, num_processes: this is process ``process_id`` of so many that evaluate together, in one shared
             folder. They need not start or end at the same time; process 0 waits for the others' rounds.
+        make_experiment: what a configuration means, for programs built on this one; called as ``get_experiment`` is.
+        stages: what is measured; by default what ``config.eval.enable_*`` say.
 
     Raises:
         UserError: see its message; a missing checkpoint lists those present.
@@ -83,17 +88,18 @@ def evaluate(
     if not folder.is_dir():
         raise UsageError(f"no work directory {folder}: train first (--mode=train), or name another with --workdir")
     worker = Worker(process_id, num_processes)
-    experiment = get_experiment(config, framework, local=True)
+    experiment = make_experiment(config, framework, local=True)
     experiment.parallel.require_divisible(config.eval.batch_size, "eval.batch_size")
     role = "eval" if worker.leader else f"eval-{worker.index}"
     with Workdir(folder / eval_folder, role=role) as results, RunLog(None), GracefulStop() as stop:
         results.record_config(record_of(config, framework), ignore=_FREE_KEYS, force=force)
         if not config.eval.ema:
             _logger.warning("eval.ema is False: the raw parameters are evaluated, not their moving average")
-        _Evaluation(experiment, worker, stop).run(folder, results.path)
+        measured = (stages or enabled_stages)(experiment)
+        _Evaluation(experiment, measured, worker, stop).run(folder, results.path)
 
 
-class _Stage(Protocol):
+class Stage(Protocol):
     """One kind of number: rounds that any process can compute, and a result that process 0 makes of them."""
 
     rounds: int
@@ -107,20 +113,26 @@ class _Stage(Protocol):
         ...
 
 
+def enabled_stages(experiment: Experiment) -> list[Stage]:
+    """The stages that ``config.eval.enable_*`` ask for."""
+    settings = experiment.config.eval
+    kinds = {
+        HeldOutLoss: settings.enable_loss,
+        BitsPerDim: settings.enable_bpd,
+        SampleQuality: settings.enable_sampling,
+    }
+    return [kind(experiment) for kind, enabled in kinds.items() if enabled]
+
+
 class _Evaluation:
     """What all checkpoints share: data, protocol, compiled functions."""
 
-    def __init__(self, experiment: Experiment, worker: Worker, stop: GracefulStop) -> None:
+    def __init__(self, experiment: Experiment, stages: list[Stage], worker: Worker, stop: GracefulStop) -> None:
         self.experiment = experiment
+        self.stages = stages
         self.worker = worker
         self.stop = stop
         self.eval = experiment.config.eval
-        kinds = {
-            HeldOutLoss: self.eval.enable_loss,
-            BitsPerDim: self.eval.enable_bpd,
-            SampleQuality: self.eval.enable_sampling,
-        }
-        self.stages: list[_Stage] = [kind(experiment) for kind, enabled in kinds.items() if enabled]
 
     def run(self, workdir: Path, folder: Path) -> None:
         position = 0

@@ -67,6 +67,11 @@ class Experiment(ABC):
 
     framework: ClassVar[Framework]
     file_format: ClassVar[str]
+    loss_names: ClassVar[tuple[str, ...]] = ("loss",)
+    """What the columns of :meth:`train_call`'s and :meth:`eval_call`'s losses are called in logs; the first is the
+    loss."""
+    bpd_metric: str = "bpd"
+    """What :meth:`bits_per_dim` is called in ``results.json``."""
     real: ClassVar[type[np.floating]]
 
     def __init__(self, config: ml_collections.ConfigDict, local: bool = False) -> None:
@@ -268,6 +273,11 @@ class Experiment(ABC):
     @abstractmethod
     def draw_trajectory(self, params: Any, chains: int, frames: int) -> np.ndarray:
         """The first ``chains`` samples on their way, ``[frames, chains, H, W, C]``; predictor-corrector only."""
+
+    def bpd_repeats(self, split: str) -> int:
+        """How often the bits/dim of every image of a split are computed, each time with other noise."""
+        # parity: five passes over the test images, one over the training images
+        return self.config.eval.bpd_repeats or (5 if split == "test" else 1)
 
     def pc_options(self) -> dict[str, Any]:
         """What ``config.sampling`` says of the predictor-corrector loop, for ``get_pc_sampler`` of either wing."""

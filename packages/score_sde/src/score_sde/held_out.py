@@ -69,8 +69,7 @@ class BitsPerDim:
         name = experiment.config.eval.bpd_dataset.lower()
         if name not in ("train", "test"):
             raise UsageError(f"eval.bpd_dataset is {name!r}; it must be 'train' or 'test'")
-        # parity: five passes over the test images, one over the training images
-        self.batches = Batches(experiment, name, experiment.config.eval.bpd_repeats or (5 if name == "test" else 1))
+        self.batches = Batches(experiment, name, experiment.bpd_repeats(name))
         self.rounds = self.batches.rounds
 
     def _file(self, session: Session, round_: int) -> Path:
@@ -100,7 +99,7 @@ class BitsPerDim:
         parts = [load_npz(file, "arr_0", "nats", "index", "nfe") for file in files]
         bpd, nats, index = (np.concatenate([part[name] for part in parts]) for name in ("arr_0", "nats", "index"))
         session.record(
-            "bpd",
+            self.experiment.bpd_metric,
             bpd.mean(dtype=np.float64),
             # Repeats share the image, so only images are independent.
             standard_error(bpd, index),

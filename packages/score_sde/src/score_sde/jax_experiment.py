@@ -96,8 +96,12 @@ class JaxExperiment(Experiment):
                 "--framework=torch"
             )
         with usage_errors():
-            model = create_model(self.config)
+            model = self.make_network()
         return model if dtype == "float32" else model.clone(dtype=jnp.bfloat16)
+
+    def make_network(self) -> Any:
+        """The network of ``config.model``, computing in float32."""
+        return create_model(self.config)
 
     def apply_fn(self, params: Any, x: Any, labels: Any, dropout_key: Any = None) -> Any:
         """The network; a dropout key means training mode."""

@@ -20,6 +20,7 @@ log, where they wait for the device anyway.
 import io
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def train(
     *,
     framework: Framework = "jax",
     force: bool = False,
+    make_experiment: Callable[[ml_collections.ConfigDict, Framework], Experiment] = get_experiment,
 ) -> None:
     """Trains until ``config.training.n_iters``, from the newest checkpoint if there is one.
 
@@ -69,12 +71,13 @@ def train(
         workdir: where everything is written; made if missing.
         framework: "jax" or "torch".
         force: accept a configuration that differs from the one the work directory was started with.
+        make_experiment: what a configuration means, for programs built on this one.
 
     Raises:
         UserError: see its message; nothing that was there is lost.
         StopRequested: after SIGTERM or SIGINT, once a checkpoint is written.
     """
-    experiment = get_experiment(config, framework)
+    experiment = make_experiment(config, framework)
     experiment.check_training()
     leader = experiment.parallel.leader
     with (
@@ -223,12 +226,20 @@ class _Training:
         return SummaryWriter(self.folder.path / "tensorboard", purge_step=purge_step)
 
     def _log_loss(self, step: int, losses: Any) -> dict[str, float]:
-        loss = float(losses.mean())
-        self._require_finite(loss, step)
-        _logger.info("step: %d, training_loss: %.5e", step, loss)
-        self.summaries.scalar("training_loss", loss, step)
-        self.history.add(step, training_loss=loss)
-        return {"loss": loss}
+        values = self._report("training", step, losses)
+        self._require_finite(values["loss"], step)
+        self.history.add(step, training_loss=values["loss"])
+        return values
+
+    def _report(self, kind: str, step: int, losses: Any) -> dict[str, float]:
+        """Logs the mean of each column of losses ``[..., columns]``."""
+        names = self.experiment.loss_names
+        columns = [losses] if len(names) == 1 else [losses[..., column] for column in range(len(names))]
+        values = {name: float(column.mean()) for name, column in zip(names, columns, strict=True)}
+        _logger.info("step: %d, %s", step, ", ".join(f"{kind}_{name}: {value:.5e}" for name, value in values.items()))
+        for name, value in values.items():
+            self.summaries.scalar(f"{kind}_{name}", value, step)
+        return values
 
     def _require_finite(self, value: float, step: int) -> None:
         if not np.isfinite(value):
@@ -252,10 +263,7 @@ class _Training:
         first = step // self.training.eval_freq * self.n_jit
         images = np.stack([self.eval_data.batch(first + j).image for j in range(self.n_jit)])
         state, losses = self.experiment.eval_call(state, self.experiment.to_device(images))
-        loss = float(losses.mean())
-        _logger.info("step: %d, eval_loss: %.5e", step, loss)
-        self.summaries.scalar("eval_loss", loss, step)
-        self.history.add(step, eval_loss=loss)
+        self.history.add(step, eval_loss=self._report("eval", step, losses)["loss"])
         return state
 
     def _save_for_preemption(self, state: Any, step: int) -> None:

@@ -53,7 +53,8 @@ __all__ = [
 TrainApplyFn = Callable[..., Tensor]
 """``apply_fn(params, x, labels, train=False) -> out``; with ``train`` dropout is on."""
 LossFn = Callable[..., Tensor]
-"""``losses(params, key, x0 [B, C, H, W], train, first=0) -> [B]``."""
+"""``losses(params, key, x0 [B, C, H, W], train, first=0) -> [B]``; or ``[B, k]``, of which the first is minimised and
+all are reported."""
 Prepare = Callable[[Tensor, Key, int], Tensor]
 """``prepare(images uint8, key, first) -> x0``: dequantisation (if any; :func:`score_core.torch.noise.uniform_like`) and
 scaling to the network's range. ``first`` is the place of ``images[0]`` in the global batch."""
@@ -257,9 +258,9 @@ def get_update_fn(
             x0 = prepare(batch, data_key, begin)
             # Gradients are added up over the processes after the last part only.
             with parallel.no_sync() if parallel and n < accumulate - 1 else nullcontext():
-                loss = loss_fn(None, step_key, x0, True, begin).mean() / accumulate
-                loss.backward()
-            total += loss.detach()
+                loss = loss_fn(None, step_key, x0, True, begin).mean(0) / accumulate
+                (loss if loss.ndim == 0 else loss[0]).backward()
+            total = total + loss.detach()
         adam.update(state)
         state.step += 1
         state.average()

@@ -153,15 +153,20 @@ def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
 
 
 class GaussianFourierProjection(nn.Module):
-    """Random Fourier features of a scalar ``[B]``: float32 ``[B, 2 size]``; the parameter ``W`` gets no gradient."""
+    """Random Fourier features of a scalar ``[B]``: float32 ``[B, 2 size]``.
+
+    The parameter ``W`` gets no gradient unless it is ``trainable``.
+    """
 
     size: int
     scale: float
+    trainable: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        W = self.param("W", nn.initializers.normal(self.scale), (self.size,))
         # parity: W is part of the parameters (checkpoint, optimiser, moving average), its gradient exactly zero.
-        W = jax.lax.stop_gradient(self.param("W", nn.initializers.normal(self.scale), (self.size,)))
+        W = W if self.trainable else jax.lax.stop_gradient(W)
         angles = x[:, None] * W[None, :] * 2 * np.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
