@@ -36,7 +36,7 @@ _SHOWN = 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ncsnv2.ablation", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m ncsnv2.ablation", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--workdir", required=True, help="everything is written here; a stopped run goes on")
     parser.add_argument("--config", default=_CONFIG, help=f"a configuration with embedded data (default: {_CONFIG})")
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings (default: 3)")
