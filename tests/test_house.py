@@ -52,6 +52,8 @@ def test_lock_matches_the_resolver():
     "arguments",
     [
         ("score_sde", "--help"),
+        ("ncsn", "--help"),
+        ("ncsn.toy", "--help"),
         ("ncsnv2", "--help"),
         ("ncsnv2.techniques", "--help"),
         ("ncsnv2.nearest_neighbours", "--help"),
@@ -76,7 +78,7 @@ def test_help_takes_less_than_a_second(arguments):
     assert min(measure() for _ in range(3)) < 1.0
 
 
-@pytest.mark.parametrize("package", [p for p in PAPERS if p not in ("score_sde", "ncsnv2")])
+@pytest.mark.parametrize("package", [p for p in PAPERS if p not in ("score_sde", "ncsn", "ncsnv2")])
 def test_a_package_without_commands_says_so(package):
     result = run(sys.executable, "-m", package)
     assert result.returncode == 1
