@@ -1,122 +1,107 @@
-"""Time and peak memory of what a score_sde run consists of: training step, sampler step, likelihood evaluation.
+"""Time and peak memory of training, sampling and likelihoods of NCSN++ in JAX, plain against shipped.
 
-    python benchmarks/score_sde_jax.py [--config digits] [--batch-size B] [--parts train sampler likelihood]
-                                       [--config.section.key=value ...]
+    python benchmarks/score_sde_jax.py [--networks tiny nf32 nf64] [--parts train sampler likelihood] [--calls 4]
+        [--variants plain float32 bfloat16]
 
-Every part runs in a process of its own, so that its peak memory is its own: resident memory of the host, and of the
-accelerator where the back end tells. Data are random bytes. Printed are seconds until the first result (compilation
-included), then milliseconds a training step, a sampler step (one noise level, predictor and corrector, whole batch) and
-an evaluation of the likelihood's drift with its vector-Jacobian product.
+plain: operation by operation, without jit, float32 (the images are NHWC, Flax's layout, in every variant). float32,
+bfloat16: what the package runs, compiled; bfloat16 computes in bfloat16 with float32 parameters and statistics.
 """
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
-PARTS = ("train", "sampler", "likelihood")
+import jax
+import jax.numpy as jnp
+import score_sde_common as common
+
+VARIANTS = ("plain", "float32", "bfloat16")
 
 
-def measure(part: str, config_name: str, overrides: dict[str, Any], batch_size: int | None) -> dict[str, float]:
-    """One part, in this process."""
-    import ast
-
-    import jax
-    import numpy as np
-
+def build(network: str, part: str, variant: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """See ``score_sde_common.Build``."""
+    from score_core.correctors import get_corrector
+    from score_core.jax import networks
     from score_core.jax.noise import PerSampleNoise
-    from score_core.jax.training import get_train_call
-    from score_sde.configs.load import load_config
-    from score_sde.experiment import Experiment
+    from score_core.jax.sampling import get_pc_sampler
+    from score_core.jax.training import Adam, create_state, get_loss_fn, get_train_call
+    from score_core.likelihood import hutchinson, probability_flow_drift
+    from score_core.parameterization import get_score_fn
+    from score_core.predictors import get_predictor
+    from score_core.sdes import VESDE
 
-    config = load_config(config_name)
-    with config.unlocked(), config.ignore_type():
-        for key, text in overrides.items():
-            section, name = key.split(".")
-            try:
-                config[section][name] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                config[section][name] = text
-    experiment = Experiment(config)
-    batch = batch_size or (config.training if part == "train" else config.eval).batch_size
-    images = np.random.default_rng(0).integers(0, 256, (batch, *experiment.image_shape), np.uint8)
-    state = experiment.parallel.replicate(experiment.init_state(jax.random.PRNGKey(0)))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    start = time.perf_counter()
+    options, size, batch = common.NETWORKS[network]
+    model = networks.NCSNpp(**options, dtype=jnp.bfloat16 if variant == "bfloat16" else jnp.float32)
+    shape = (size, size, 3)
+    init = functools.partial(networks.init_params, model, image_shape=shape)
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), jax.eval_shape(init, jax.random.key(0)))
+    jit: Any = (lambda function: function) if variant == "plain" else jax.jit
+
+    def apply_fn(params: Any, x: jax.Array, labels: jax.Array, dropout_key: Any = None) -> Any:
+        rngs = {} if dropout_key is None else {"dropout": dropout_key}
+        return model.apply({"params": params}, x, labels, train=dropout_key is not None, rngs=rngs)
+
+    images = jax.random.randint(jax.random.key(1), (batch, *shape), 0, 256, jnp.int32).astype(jnp.uint8)
+    x = images / jnp.float32(255)
     if part == "train":
-        n_jit = config.training.n_jitted_steps
-        call = get_train_call(experiment.loss_fn, experiment.adam, experiment.prepare)
-        batches = experiment.parallel.shard(np.stack([images] * n_jit), axis=1)
-        state, loss = jax.block_until_ready(call(state, batches))
-        first = time.perf_counter() - start
-        calls, start = 0, time.perf_counter()
-        while calls < 3 or time.perf_counter() - start < 5:
-            state, loss = call(state, batches)
-            calls += 1
-            jax.block_until_ready(loss)
-        milliseconds = 1e3 * (time.perf_counter() - start) / (calls * n_jit)
+        adam = Adam(beta1=0.9, eps=1e-8, warmup=5000, grad_clip=1.0, weight_decay=0.0)
+        loss_fn = get_loss_fn(VESDE(), apply_fn, continuous=True, reduce_mean=True)
+        call = get_train_call(loss_fn, adam, lambda images, key: images / jnp.float32(255))
+        state = create_state(params, jax.random.PRNGKey(0), adam=adam, lr=2e-4, ema_rate=0.999)
+
+        def run() -> Any:
+            nonlocal state  # its buffers are donated
+            state, loss = call(state, images[None])
+            return loss
+
     elif part == "sampler":
-        indices = experiment.parallel.shard_range(batch)
-        seconds = []
-        for seed in range(2):  # the whole loop, compiled and then again
-            start = time.perf_counter()
-            noise = PerSampleNoise(jax.random.PRNGKey(seed), indices, experiment.image_shape)
-            jax.block_until_ready(experiment.sampler(state.params_ema, noise).images)
-            seconds.append(time.perf_counter() - start)
-        first = seconds[0]
-        milliseconds = 1e3 * seconds[1] / config.model.num_scales
+        rules = (get_predictor("reverse_diffusion"), get_corrector("langevin"))
+        sampler = jit(get_pc_sampler(VESDE(N=1), apply_fn, *rules, snr=0.16, eps=1e-5))
+        noise = PerSampleNoise(jax.random.PRNGKey(1), jnp.arange(batch), shape)
+
+        def run() -> Any:
+            return sampler(params, noise).images
+
     else:
-        from score_core.jax.noise import probe
+        probe = jax.random.rademacher(jax.random.key(2), x.shape, jnp.float32)
 
-        eps = probe(jax.random.PRNGKey(1), None, images.shape, "Rademacher")
-        data = experiment.scale(images)
-        jax.block_until_ready(experiment.likelihood(state.params_ema, data, eps).bpd)
-        first = time.perf_counter() - start
-        start = time.perf_counter()
-        result = experiment.likelihood(state.params_ema, data, eps)
-        jax.block_until_ready(result.bpd)
-        milliseconds = 1e3 * (time.perf_counter() - start) / int(result.nfe)
-    memory = jax.local_devices()[0].memory_stats() or {}
-    return {
-        "batch": batch,
-        "parameters": parameters,
-        "first_s": first,
-        "ms": milliseconds,
-        "host_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "device_peak_mb": memory.get("peak_bytes_in_use", 0) / 2**20,
-    }
+        @jit
+        def likelihood(params: Any, x: jax.Array) -> Any:
+            score_fn = get_score_fn(VESDE(), lambda x, labels: apply_fn(params, x, labels), True)
+            drift = probability_flow_drift(VESDE(), score_fn)
+            value, vjp = jax.vjp(lambda x: drift(x, jnp.full((batch,), 0.5)), x)
+            return value, hutchinson(probe, vjp(probe)[0])
+
+        def run() -> Any:
+            return likelihood(params, x)
+
+    def call_once() -> None:
+        if variant == "plain" and part != "likelihood":
+            with jax.disable_jit():
+                jax.block_until_ready(run())
+        else:
+            jax.block_until_ready(run())
+
+    return call_once, {}
 
 
-def main() -> None:
-    """Runs every part in a process of its own and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="digits")
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--measure", choices=PARTS, help=argparse.SUPPRESS)
-    options, rest = parser.parse_known_args()
-    overrides = dict(flag.removeprefix("--config.").split("=", 1) for flag in rest)
-    if options.measure:
-        print(json.dumps(measure(options.measure, options.config, overrides, options.batch_size)))
-        return
-    print(f"{options.config} {' '.join(rest)}")
-    print("| part | batch | parameters | first result, s | ms per step | peak host MB | peak device MB |")
-    print("|---|---|---|---|---|---|---|")
-    for part in options.parts:
-        command = [sys.executable, __file__, f"--config={options.config}", f"--measure={part}", *rest]
-        if options.batch_size:
-            command.append(f"--batch-size={options.batch_size}")
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        row = json.loads(output.splitlines()[-1])
-        print(
-            f"| {part} | {row['batch']} | {row['parameters']:,} | {row['first_s']:.1f} | {row['ms']:.1f} | "
-            f"{row['host_peak_mb']:.0f} | {row['device_peak_mb']:.0f} |",
-            flush=True,
-        )
+def limits() -> str:
+    """The rate of a product of two square matrices of 2,048 rows."""
+    lines = [f"jax {jax.__version__}, {jax.default_backend()}"]
+    for dtype in (jnp.float32, jnp.bfloat16):
+        a = jax.random.normal(jax.random.key(0), (2048, 2048)).astype(dtype)
+        product = jax.jit(jnp.matmul)
+        product(a, a).block_until_ready()
+        seconds = []
+        for _ in range(8):
+            start = time.perf_counter()
+            product(a, a).block_until_ready()
+            seconds.append(time.perf_counter() - start)
+        lines.append(f"matrix product {dtype.__name__}: {2 * 2.048**3 / min(seconds):.0f} GFLOP/s")
+    return "; ".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    assert __doc__ is not None
+    common.main(build, VARIANTS, limits, __doc__)

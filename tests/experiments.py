@@ -1,5 +1,6 @@
 """Tiny experiments for tests: golden configurations, parameters filled by the rule, command lines."""
 
+import re
 from typing import Any
 
 import goldens
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.configs.load import load_config
-from score_sde.experiment import Experiment
+from score_sde.jax_experiment import JaxExperiment
 
 # A network and run of seconds, as overrides of the command line.
 TINY = {
@@ -42,7 +43,13 @@ def flags(values: dict[str, Any]) -> list[str]:
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 
-def golden_experiment(facts: dict[str, Any]) -> Experiment:
+def number_like(match: re.Match[str]) -> str:
+    """For ``re.sub`` in a pattern: any number with as many digits after the point, with or without an exponent."""
+    exponent = r"e[+-]\d\d" if match[2] else ""
+    return rf"-?\d+\.\d{{{len(match[1])}}}{exponent}(?!\d)"
+
+
+def golden_experiment(facts: dict[str, Any]) -> JaxExperiment:
     """The experiment of a golden entry: its ``config`` with its ``overrides``."""
     config = load_config(facts["config"])
     with config.unlocked(), config.ignore_type():
@@ -52,10 +59,10 @@ def golden_experiment(facts: dict[str, Any]) -> Experiment:
             owner[name] = tuple(value) if isinstance(value, list) else value
         if config.model.name == "ncsn":
             config.model.num_classes = config.model.num_scales
-    return Experiment(config)
+    return JaxExperiment(config)
 
 
-def filled_params(experiment: Experiment) -> dict[str, Any]:
+def filled_params(experiment: JaxExperiment) -> dict[str, Any]:
     """The network's parameters with the values of the golden fill rule."""
     x = jnp.zeros((1, *experiment.image_shape))
     init = lambda: experiment.model.init(jax.random.PRNGKey(0), x, jnp.zeros((1,), jnp.int32), train=False)  # noqa: E731

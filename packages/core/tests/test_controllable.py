@@ -8,10 +8,13 @@ from score_core.controllable import (
     ChannelCoupling,
     Replacement,
     class_conditional_score,
+    classification_loss,
     gray_measurement,
     measure,
+    require_binary,
     spherical_interpolation,
 )
+from score_core.errors import UsageError
 from score_core.sdes import VESDE, VPSDE
 
 RNG = np.random.default_rng(7)
@@ -142,6 +145,37 @@ def test_the_conditional_score_is_bayes_rule(eager_framework):
     expected = -X + (labels[:, None, None, None] - X) / sigma**2
     found = eager_framework.run(run, X, T, labels)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_the_classification_loss_is_the_cross_entropy_of_noisy_images(framework):
+    """Written out with SciPy; large logits do not overflow."""
+    from scipy.special import log_softmax
+
+    matrix = RNG.normal(size=(36, 5))
+
+    def run(x0, labels, t, z, matrix):
+        def logit_fn(x, std):
+            return 300 * (x.reshape(2, 36) @ matrix) / (1 + std[:, None])
+
+        return classification_loss(SDE, logit_fn, x0, labels, t, z)
+
+    labels = np.array([4, 1])
+    scale = np.exp(-0.25 * T**2 * 3.9 - 0.05 * T)
+    std = np.sqrt(1 - scale**2)
+    x = (scale[:, None] * IMAGE.reshape(2, 36) + std[:, None] * Z.reshape(2, 36)) @ matrix
+    logits = 300 * x / (1 + std[:, None])
+    nll, correct = framework.run(run, *(a.astype(np.float32) for a in (IMAGE,)), labels, *(
+        a.astype(np.float32) for a in (T, Z, matrix)))  # fmt: skip
+    expected = -log_softmax(logits, axis=-1)[np.arange(2), labels]
+    np.testing.assert_allclose(nll, expected, rtol=0, atol=2e-6 * np.abs(logits).max())
+    np.testing.assert_array_equal(correct, logits.argmax(-1) == labels)
+
+
+@pytest.mark.parametrize("mask", [np.array([0.5, 1.0]), np.array([0, 255], np.uint8), np.array([np.nan, 1.0])])
+def test_a_mask_of_other_values_is_refused(mask):
+    with pytest.raises(UsageError, match=r"mask > 0.5"):
+        require_binary(mask)
+    require_binary(mask > 0.7)
 
 
 def test_arcs(framework):

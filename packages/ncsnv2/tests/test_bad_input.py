@@ -126,7 +126,9 @@ def test_ranges_of_checkpoints_are_checked_before_anything_is_computed(trained, 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_path, capsys):
     assert run(tmp_path, training__n_iters=5, training__snapshot_freq=1, optim__lr=1e18, optim__optimizer="SGD") == 1
     assert "lower optim.lr" in capsys.readouterr().err
-    steps = list((tmp_path / "exp" / "logs" / "a").glob("checkpoint_*.pth"))
+    log = tmp_path / "exp" / "logs" / "a"
+    assert "ERROR" in (log / "stdout.txt").read_text()
+    steps = list(log.glob("checkpoint_*.pth"))
     for file in steps:
         from score_core.checkpoints.list_checkpoint import read_list_checkpoint
 

@@ -3,6 +3,7 @@
 What differs on purpose is listed in ``OURS``; extra files of ours are hidden, ``results.json``, or statistics.
 """
 
+import json
 import pickle
 import shlex
 import shutil
@@ -15,7 +16,9 @@ import yaml
 from ncsnv2_cases import GOLDEN_CONFIGS, write_cifar10
 from PIL import Image
 
-from ncsnv2.__main__ import main
+from ncsnv2.__main__ import main, parser
+from ncsnv2.nearest_neighbours import parser as neighbours_parser
+from ncsnv2.start import DEFAULT_SEED
 from score_core.checkpoints.pth_format import load_pth
 from score_core.runs.results import read_results
 
@@ -33,6 +36,22 @@ OURS = {
 }
 NO_FILES = {"badverbose", "resume_missing", "t_inpaint_bad"}
 ARCHITECTURES = {"NCSN", "NCSNdeeper", "NCSNv2Deeper", "NCSNv2Deepest"}
+
+
+def test_the_flags_are_the_originals():
+    golden = json.loads(goldens.path("ncsnv2", "cli_help.txt").read_text())
+    for made, flags in ((parser(), golden["flags"]), (neighbours_parser(), golden["nearest_neighbour_script"])):
+        actions = {name: action for action in made._actions for name in action.option_strings}
+        for flag in flags:
+            action = actions[flag["flag"]]
+            assert set(flag.get("aliases", [])) <= set(action.option_strings)
+            assert action.required == flag.get("required", False)
+            if flag["flag"] == "--seed":
+                assert flag["default"] == DEFAULT_SEED  # filled in when it is known whether a run goes on
+            elif "default" in flag and not action.required:
+                assert action.default == flag["default"], flag
+            if flag["type"] == "store_true":
+                assert action.nargs == 0
 
 
 class World:

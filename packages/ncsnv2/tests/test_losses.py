@@ -58,3 +58,17 @@ def test_draws_are_the_originals_for_a_seed(case):
     labels, z = draw_levels(images, 10, torch.Generator().manual_seed(case["seed"]))
     assert labels.tolist() == arrays["labels"].tolist()
     assert torch.equal(z, torch.from_numpy(arrays["z"]))
+
+
+def test_the_generator_gives_the_originals_numbers():
+    golden = goldens.load("ncsnv2", "torch_cpu_generator.npz")
+    torch.manual_seed(1234)
+    draws = (
+        lambda: torch.rand(5),
+        lambda: torch.randn(20),
+        lambda: torch.randint(0, 232, (8,)),
+        lambda: torch.randn(7),
+        lambda: torch.randperm(10),
+    )
+    for name, draw in zip(golden, draws, strict=True):
+        assert torch.equal(draw(), torch.from_numpy(golden[name])), name

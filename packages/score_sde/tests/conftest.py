@@ -1,4 +1,4 @@
-"""A tiny trained work directory, made once a test process."""
+"""Tiny trained work directories, made once a test process."""
 
 import shutil
 
@@ -19,3 +19,16 @@ def _trained(tmp_path_factory):
 def trained(_trained, tmp_path):
     """A copy of a finished tiny training run, the test's to spoil."""
     return shutil.copytree(_trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def _trained_in_torch(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained_in_torch") / "run"
+    assert main([f"--workdir={folder}", "--framework=torch", *experiments.tiny_flags()]) == 0
+    return folder
+
+
+@pytest.fixture
+def trained_in_torch(_trained_in_torch, tmp_path):
+    """The same run in PyTorch."""
+    return shutil.copytree(_trained_in_torch, tmp_path / "torch")

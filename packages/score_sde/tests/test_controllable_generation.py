@@ -100,6 +100,17 @@ def test_a_mask_in_bytes_is_refused():
         inpainter(jax.random.PRNGKey(0), STATE, GOLDEN["data"], np.array([0, 255, 255], np.uint8))
 
 
+@pytest.mark.parametrize("labels", [[10, 0], [-1, 0]])
+def test_a_class_that_the_classifier_does_not_know_is_refused(labels):
+    """An index out of bounds would silently become another class inside a compiled program."""
+    head, rules, (_, inverse_scaler), options = arguments("ve")
+    sampler = controllable_generation.get_pc_conditional_sampler(
+        *head, WideResnet(), {}, (2, 4, 4, 3), *rules, inverse_scaler, 0.1, **options
+    )
+    with pytest.raises(UsageError, match="knows the classes 0 to 9"):
+        sampler(jax.random.PRNGKey(0), STATE, np.array(labels))
+
+
 def test_the_classifier_of_a_checkpoint(tmp_path, monkeypatch):
     """File or folder; the logits are the original's."""
     golden = goldens.load("score_sde", "wideresnet.npz")

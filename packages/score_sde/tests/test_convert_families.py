@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from score_core.checkpoints.convert import FORMATS, convert
+from score_core.checkpoints.convert import FORMATS, Options, convert, read_state
+from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.formats import Report
 from score_core.checkpoints.pth_format import load_pth, loads_pth
 from score_core.checkpoints.torch_names import torch_leaves
+from score_core.checkpoints.tree import flatten
 from score_core.checkpoints.verify import compare_outputs
 from score_core.torch import networks
 from score_core.torch.networks import load_flax_tree
@@ -61,6 +63,18 @@ def test_a_pytorch_checkpoint_through_jax_and_back(name, tmp_path):
     (tmp_path / "safe").write_bytes(convert(source, "safetensors", config)[0])
     for middle in ("checkpoint_1", "safe"):
         assert_same(load_pth(source), loads_pth(convert(tmp_path / middle, "pth", config)[0]))
+
+
+def test_what_the_port_has_no_place_for_is_said():
+    """The JAX program averages the Fourier frequencies, too, which never change but for rounding."""
+    config = jax_config("ncsnpp_ve_continuous")
+    tree, report = checkpoint_cases.state(config), Report()
+    FORMATS["pth"].write(tree, config, report)
+    assert not any("is not trained" in note for note in report.notes)
+    frequencies = tree["optimizer"]["target"]["GaussianFourierProjection_0"]["W"]
+    tree["params_ema"]["GaussianFourierProjection_0"] = {"W": np.nextafter(frequencies, np.float32(9))}
+    FORMATS["pth"].write(tree, config, report)
+    assert any("all_modules.0.W, which is not trained, has no place (off by" in note for note in report.notes)
 
 
 def assert_same(one, other):
@@ -178,4 +192,28 @@ def test_refinenets_keep_the_flavor_of_the_program_they_come_from(name, tmp_path
         (tmp_path / "safe").write_bytes(safe)
         assert FORMATS["safetensors"].config(safe, tmp_path / "safe").model.flavor == flavor
         again = FORMATS["safetensors"].read(safe, None, Report(), "the file")
-        assert again["meta"]["flavor"] == flavor
+        assert again["meta"]["flavor"] == report.flavor == flavor
+        # a set of weights alone: safetensors say it, others in a note
+        for format_ in ("safetensors", "pth", "flax"):
+            alone, notes = convert(first, format_, config, Options(weights="ema"))
+            own = {"pth": "pytorch", "flax": "jax"}.get(format_, flavor)
+            assert any("cannot say" in note for note in notes.notes) == (own != flavor)
+            if format_ == "safetensors":
+                assert FORMATS[format_].read(alone, config, Report(), "the file")["meta"]["flavor"] == flavor
+
+
+def test_a_pytorch_run_of_the_jax_flavor_is_read_with_its_configuration(tmp_path):
+    """Files of this project's PyTorch runs have no mark: ``model.flavor`` of the configuration says it."""
+    config = jax_config("ncsnv2_64")
+    state = checkpoint_cases.state(config)
+    content = loads_pth(FORMATS["pth"].write(state, config, Report()))
+    assert content.pop("flavor") == "jax"
+    file = tmp_path / "checkpoint_1.pth"
+    file.write_bytes(_dumps(content))
+    with pytest.raises(CheckpointError, match=r"refine3|refine4"):
+        read_state(file, config)
+    with config.unlocked():
+        config.model.flavor = "jax"
+    name, tree, report = read_state(file, config)
+    assert (name, report.flavor) == ("pth", "jax") and "meta" not in tree
+    assert flatten(tree).keys() == {key for key in flatten(state) if key != "meta/flavor"}

@@ -13,8 +13,8 @@ from score_core.checkpoints import msgpack_format
 from score_core.runs.results import read_results
 from score_sde.__main__ import main
 from score_sde.configs.load import load_config
-from score_sde.evaluation_files import Keys, standard_error
-from score_sde.experiment import Experiment
+from score_sde.evaluation_files import standard_error
+from score_sde.jax_experiment import JaxExperiment, Keys
 from score_sde.rounds import Batches, Worker, sampling_rounds
 
 ONLY_LOSS = {"eval__enable_bpd": False, "eval__enable_sampling": False}
@@ -24,7 +24,7 @@ def experiment_of(protocol, **more):
     config = load_config("digits")
     config.data.image_size = 8
     config.eval.update(protocol=protocol, **more)
-    return Experiment(config, local=True)
+    return JaxExperiment(config, local=True)
 
 
 def results(folder):

@@ -12,7 +12,7 @@ from score_core.jax.noise import PerSampleNoise
 from score_core.jax.sampling import get_pc_sampler
 from score_core.solvers.heun import Heun
 from score_sde.configs.load import load_config
-from score_sde.experiment import Experiment
+from score_sde.jax_experiment import JaxExperiment
 
 
 def experiment(**sampling):
@@ -22,12 +22,12 @@ def experiment(**sampling):
             section, name = key.split(".")
             config[section][name] = value
         config.sampling.update(sampling)
-    return Experiment(config)
+    return JaxExperiment(config)
 
 
 def test_a_configuration_names_rule_steps_and_spacing(monkeypatch):
     """The configured sampler is the driver with the configured options; the network is a cheap one."""
-    monkeypatch.setattr(Experiment, "apply_fn", lambda self, params, x, labels, dropout_key=None: 0.9 * x)
+    monkeypatch.setattr(JaxExperiment, "apply_fn", lambda self, params, x, labels, dropout_key=None: 0.9 * x)
     few = experiment(predictor="Heun", steps=3, spacing="log_snr")
     noise = PerSampleNoise(jax.random.PRNGKey(0), jnp.arange(2), few.image_shape)
     samples = few.sampler({}, noise)

@@ -1,120 +1,110 @@
-"""Killed at random moments and started again, a run ends with the numbers of one that was never stopped."""
+"""Killed at chosen and at random moments and started again, a run ends with the numbers of one that was never stopped.
 
-import os
+A kill is a real SIGKILL to a process of its own (``tests/lives.py``); the chosen moments are those between two writes,
+where something half done is on the disk.
+"""
+
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import experiments
 import numpy as np
 import pytest
+from lives import Lives
 
 from score_core.runs.history import read_history
 from score_core.runs.results import read_results
 
 FLAGS = experiments.tiny_flags(
-    training__n_iters=60,
-    training__snapshot_freq=30,
+    model__ch_mult=(1,),
+    model__attn_resolutions=(),
+    training__n_iters=24,
+    training__snapshot_freq=12,
     training__snapshot_freq_for_preemption=2,
     training__eval_freq=3,
     eval__begin_ckpt=1,
     eval__end_ckpt=2,
-    eval__batch_size=30,
+    eval__batch_size=60,
     eval__num_samples=120,
-    eval__bpd_repeats=5,
+    eval__bpd_repeats=2,
+    eval__trajectory=False,
 )
-KILLS = 20
+STORE, TRAIN = "score_core.checkpoints.store", "score_sde.train"
+IN_TRAINING = [
+    (f"{TRAIN}:save_checkpoint", 1),  # an update is done, nothing is saved
+    (f"{STORE}:atomic_write", 2),  # a checksum is there, its file is not
+    ("score_core.checkpoints.atomic:os.replace", 3),  # a temporary file is there, its name is not
+    (f"{STORE}:_remove", 1),  # one file more than is kept
+    (f"{TRAIN}:_Training._evaluate", 2),  # between a checkpoint and the held-out loss of its step
+    (f"{TRAIN}:_write_samples", 1),  # a permanent checkpoint is there, its samples are not
+    (f"{TRAIN}:save_png", 1),  # the samples are there, their picture is not
+]
+IN_EVALUATION = [
+    ("score_sde.held_out:save_npz", 2),  # one round of the loss is there
+    ("score_sde.held_out:save_npz", 4),  # the loss is there, one round of bits/dim
+    ("score_sde.sample_quality:save_npz", 2),  # samples are there, their features are not
+    ("score_sde.evaluation_files:add_results", 2),  # one number is recorded
+    ("score_core.checkpoints.atomic:os.replace", 5),
+]
 
 
-def start(folder, *flags):
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "score_sde", f"--workdir={folder}", *FLAGS, *flags]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def lives(request):
+    with Lives(request.param) as lives:
+        yield lives
 
 
-def run_to_the_end(folder, *flags):
-    process = start(folder, *flags)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-2000:]
-
-
-def read_until(process, marker, count):
-    """Reads the log up to the ``count``-th line with ``marker``; how many came."""
-    seen = 0
-    for line in process.stderr:
-        seen += marker in line
-        if seen == count:
-            break
-    return seen
-
-
-def kill_at_random_moments(folder, *flags, marker, most, kills, rng):
-    """Kills ``kills`` lives, each after ``1 .. most`` marked lines."""
-    for killed in range(kills):
-        process = start(folder, *flags)
-        read_until(process, marker, rng.randint(1, most))
-        time.sleep(rng.uniform(0.0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if process.returncode != -signal.SIGKILL:
-            return killed
-    return kills
+@pytest.fixture(scope="module")
+def straight(lives, tmp_path_factory):
+    """A run that was never stopped, trained and evaluated."""
+    folder = tmp_path_factory.mktemp(f"straight_{lives.framework}")
+    lives.run([f"--workdir={folder}", *FLAGS])
+    lives.run([f"--workdir={folder}", *FLAGS, "--mode=eval"])
+    return folder
 
 
 def losses(folder):
     return [row[:3] for row in read_history(folder / "history.csv")]
 
 
+def assert_same_training(lives, folder, reference):
+    end, samples = (".pth", "iter_24") if lives.framework == "torch" else ("", "iter_24_host_0")
+    for name in (f"checkpoints/checkpoint_1{end}", f"checkpoints/checkpoint_2{end}", f"samples/{samples}/sample.np"):
+        assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+    assert losses(folder) == losses(reference)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_twenty_kills_change_nothing(tmp_path):
+def test_kills_change_nothing(lives, straight, tmp_path):
     rng = random.Random(0)
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    run_to_the_end(straight)
-    run_to_the_end(straight, "--mode=eval")
+    command = [f"--workdir={tmp_path}", *FLAGS]
+    logs = [lives.run(command, killed_at=point) for point in IN_TRAINING]
+    logs += [lives.run(command, killed_after=("training_loss", rng.randint(1, 4)))]
+    assert sum("resuming from" in log for log in logs) >= 4, "too few lives began from a checkpoint of the one before"
+    lives.run(command)
+    assert_same_training(lives, tmp_path, straight)
 
-    in_training = kill_at_random_moments(killed, marker="training_loss", most=9, kills=KILLS // 2, rng=rng)
-    log = (killed / "stdout.txt").read_text()
-    run_to_the_end(killed)
-    # an evaluation that goes on is silent about the rounds that it finds done
-    in_evaluation = kill_at_random_moments(
-        killed, "--mode=eval", marker="INFO - ", most=8, kills=KILLS - in_training, rng=rng
-    )
-    run_to_the_end(killed, "--mode=eval")
-    assert in_training + in_evaluation == KILLS
-    assert log.count("resuming from") >= KILLS // 4, "too few lives began from a checkpoint of the one before"
-
-    for name in ("checkpoints/checkpoint_1", "checkpoints/checkpoint_2", "samples/iter_60_host_0/sample.np"):
-        assert (killed / name).read_bytes() == (straight / name).read_bytes(), name
-    assert losses(killed) == losses(straight)
+    for point in IN_EVALUATION:
+        lives.run([*command, "--mode=eval"], killed_at=point)
+    lives.run([*command, "--mode=eval"])
     archives = sorted(p.relative_to(straight) for p in (straight / "eval").rglob("*.npz"))
-    assert archives == sorted(p.relative_to(killed) for p in (killed / "eval").rglob("*.npz"))
+    assert archives == sorted(p.relative_to(tmp_path) for p in (tmp_path / "eval").rglob("*.npz"))
     for name in archives:
-        with np.load(straight / name) as one, np.load(killed / name) as other:
+        with np.load(straight / name) as one, np.load(tmp_path / name) as other:
             assert set(one) == set(other)
             for key in one:
                 np.testing.assert_array_equal(one[key], other[key], err_msg=f"{name}: {key}")
-    one, other = (read_results(folder / "results.json") for folder in (straight, killed))
+    one, other = (read_results(folder / "results.json") for folder in (straight, tmp_path))
     assert [(r.metric, r.value, r.standard_error) for r in one] == [
         (r.metric, r.value, r.standard_error) for r in other
     ]
+    assert {r.framework for r in other} == {lives.framework}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_saves_says_so_and_resumes_to_the_same_numbers(tmp_path, signal_number, status):
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    run_to_the_end(straight)
-    process = start(stopped)
-    assert read_until(process, "step: 7, training_loss", 1)
-    process.send_signal(signal_number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == status, errors
-    assert "finishing the step and saving" in errors
-    assert len(losses(stopped)) < len(losses(straight))
-    run_to_the_end(stopped)
-    for name in ("checkpoints/checkpoint_1", "checkpoints/checkpoint_2"):
-        assert (stopped / name).read_bytes() == (straight / name).read_bytes()
-    assert losses(stopped) == losses(straight)
+@pytest.mark.parametrize("status", [143, 130])
+def test_a_stopped_run_saves_says_so_and_resumes_to_the_same_numbers(lives, straight, tmp_path, status):
+    command = [f"--workdir={tmp_path}", *FLAGS]
+    log = lives.run(command, stopped_after=("training_loss", 7), status=status)
+    assert "finishing the step and saving" in log
+    assert len(losses(tmp_path)) < len(losses(straight))
+    lives.run(command)
+    assert_same_training(lives, tmp_path, straight)

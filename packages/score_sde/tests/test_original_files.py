@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from score_core.checkpoints import msgpack_format
-from score_sde.evaluation_files import Keys
+from score_sde.jax_experiment import Keys
 
 
 def real(name):

@@ -66,14 +66,9 @@ def assert_says_what_the_original_says(log):
         message = line.split(" - ", 2)[2]
         # 9.06837e+01 and 14.969460: as many digits after the point; whole numbers: any
         pattern = re.escape(message)
-        pattern = re.sub(r"-?\d+\\\.(\d+)(e)?(\\[+-]\d+|\+\d+)?", _like, pattern)
+        pattern = re.sub(r"-?\d+\\\.(\d+)(e)?(\\[+-]\d+|\+\d+)?", experiments.number_like, pattern)
         pattern = re.sub(r"(?<![\w.{\\])\d+(?![\w.}])", r"\\d+", pattern)
         assert re.search(pattern, log), f"{message!r} has no counterpart like {pattern!r}"
-
-
-def _like(match):
-    exponent = r"e[+-]\d\d" if match[2] else ""
-    return rf"-?\d+\.\d{{{len(match[1])}}}{exponent}(?!\d)"
 
 
 @pytest.mark.slow

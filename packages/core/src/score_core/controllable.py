@@ -5,6 +5,7 @@ Measurement     c = x M over the channels (M invertible), and of c the coordinat
 Known at t      y_t = mean(y, t) + std(t) z,  z ~ N(0, I)
 Replacement     c <- c (1 - m) + y_t m,  x = c M^-1           after every update of corrector and predictor
 Class           score(x, t) + grad_x log p(label | x, std(t))
+Classifier      trained on -log p(label | mean(x_0, t) + std(t) z, std(t))
 
 The published algorithm and, with ``noise_consistent``, ours, differ in the start and in the mean that is returned:
 
@@ -22,22 +23,31 @@ from typing import Any
 import numpy as np
 
 from score_core.arrays import Array, ScoreFn, as_like, batch_mul, namespace, sum_dims
+from score_core.errors import UsageError
+from score_core.predictors import Predictor
 from score_core.sdes import SDE
 
 __all__ = [
     "GRAY_MATRIX",
     "ChannelCoupling",
     "GradientFn",
+    "LogitFn",
     "Measurement",
     "Replacement",
     "class_conditional_score",
+    "classification_loss",
     "gray_measurement",
     "measure",
+    "require_binary",
+    "require_every_level",
     "spherical_interpolation",
 ]
 
 GradientFn = Callable[[Array, Array, Array], Array]
 """``gradient_fn(x[B, ...], std[B], labels[B])``: grad_x log p(labels | x) of a classifier of noisy images."""
+
+LogitFn = Callable[[Array, Array], Array]
+"""``logit_fn(x[B, ...], std[B]) -> [B, K]``: a classifier of images with noise of standard deviation ``std``."""
 
 # parity: to these digits, in float32.
 GRAY_MATRIX = np.array(
@@ -154,6 +164,33 @@ def measure(image: Array, mask: Array, coupling: ChannelCoupling | None = None) 
     return Measurement(xp.where(mask > 0, values, xp.zeros_like(values)), xp.astype(mask, image.dtype), coupling)
 
 
+def require_binary(mask: np.ndarray) -> None:
+    """Refuses a mask that holds anything but 0 and 1 (or False and True).
+
+    Raises:
+        UsageError: it does; says how to make one of it.
+    """
+    found = np.unique(mask)
+    if not np.isin(found, (0, 1)).all():
+        raise UsageError(
+            f"a mask is 1 where a pixel is known and 0 where not; this one has values from {found[0]} to {found[-1]}. "
+            "Compare it with a threshold first: mask > 0.5 (or > 127 for bytes)."
+        )
+
+
+def require_every_level(predictor: type) -> None:
+    """Refuses a predictor that does not visit every noise level of the SDE, where the known part is put in.
+
+    Raises:
+        ValueError: it is a few-step rule.
+    """
+    if not issubclass(predictor, Predictor):
+        raise ValueError(
+            f"{predictor.__name__} cannot inpaint or colourise: the known part is put in at every noise level of the "
+            "SDE, and few-step rules skip most of them. Take reverse_diffusion, euler_maruyama or ancestral_sampling."
+        )
+
+
 def gray_measurement(gray: Array, axis: int = -1) -> Measurement:
     """The grey value of ``gray`` ``[B, H, W, 3]`` (``axis=1``: ``[B, 3, H, W]``), whose channels are equal."""
     xp = namespace(gray)
@@ -229,6 +266,33 @@ def class_conditional_score(score_fn: ScoreFn, sde: SDE, gradient_fn: GradientFn
         return score_fn(x, t) + gradient_fn(x, sde.marginal_prob(x, t)[1], labels)
 
     return conditional
+
+
+def classification_loss(
+    sde: SDE, logit_fn: LogitFn, x0: Array, labels: Array, t: Array, noise: Array
+) -> tuple[Array, Array]:
+    """How well a classifier does on noisy images (appendix I.1).
+
+    Arguments:
+        sde: the forward SDE.
+        logit_fn: the classifier.
+        x0: data in the network's range, ``[B, ...]``.
+        labels: their classes, integers ``[B]``.
+        t: times in (0, T], ``[B]``.
+        noise: standard normal, of the shape of ``x0``.
+
+    Returns:
+        The cross-entropy -log p(label | x_t) of each image in nats, ``[B]``, and whether the likeliest class is the
+        label, bool ``[B]``.
+    """
+    xp = namespace(x0)
+    mean, std = sde.marginal_prob(x0, t)
+    logits = logit_fn(mean + batch_mul(std, noise), std)
+    # The largest logit first: exp cannot overflow then.
+    shifted = logits - xp.max(logits, axis=-1)[:, None]
+    is_label = labels[:, None] == as_like(np.arange(logits.shape[-1]), labels)
+    of_label = xp.sum(xp.where(is_label, shifted, xp.zeros_like(shifted)), axis=-1)
+    return xp.log(xp.sum(xp.exp(shifted), axis=-1)) - of_label, xp.argmax(logits, axis=-1) == labels
 
 
 def spherical_interpolation(start: Array, end: Array, weights: Array) -> Array:

@@ -11,13 +11,28 @@ Log-densities are in nats. The integration and the vector-Jacobian product belon
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from score_core.arrays import Array, ScoreFn, sum_dims
 from score_core.sdes import SDE
+from score_core.solvers.semilinear import SemilinearFlow
 
-__all__ = ["LikelihoodResult", "bits_per_dim", "bpd_offset", "hutchinson", "probability_flow_drift"]
+__all__ = [
+    "LIKELIHOOD_SOLVERS",
+    "Flow",
+    "LikelihoodResult",
+    "TimeFlow",
+    "bits_per_dim",
+    "bpd_offset",
+    "get_flow",
+    "hutchinson",
+    "probability_flow_drift",
+]
+
+LIKELIHOOD_SOLVERS = ("device", "scipy", "exponential_rk45")
+"""RK45 in t on the device; SciPy's methods in t on the host; RK45 on the ODE freed of its linear part."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,54 @@ def probability_flow_drift(sde: SDE, score_fn: ScoreFn) -> Callable[[Array, Arra
         return ode.sde(x, t)[0]
 
     return drift
+
+
+class TimeFlow:
+    """The probability-flow ODE in t and x, with the attributes of ``SemilinearFlow``."""
+
+    log_scale_ratio = 0.0
+
+    def __init__(self, sde: SDE, eps: float = 1e-5, rtol: float = 1e-5, atol: float = 1e-5) -> None:
+        self.sde = sde
+        self.start, self.end = eps, sde.T
+        self.options: dict[str, Any] = {"rtol": rtol, "atol": atol}
+
+    def state(self, x: Array) -> Array:
+        """The data themselves."""
+        return x
+
+    def latent(self, x: Array) -> Array:
+        """The last state itself."""
+        return x
+
+    def drift(self, score_fn: ScoreFn) -> Callable[[Array, Array], Array]:
+        """See :func:`probability_flow_drift`."""
+        return probability_flow_drift(self.sde, score_fn)
+
+
+Flow: TypeAlias = TimeFlow | SemilinearFlow
+"""A form of the probability-flow ODE: its interval, state, right-hand side and the integrator's options."""
+
+
+def get_flow(sde: SDE, eps: float, solver: str, method: str, *, rtol: float, atol: float, tolerance: float) -> Flow:
+    """The form of the probability-flow ODE that a solver integrates; the arguments are those of ``get_likelihood_fn``.
+
+    Raises:
+        ValueError: another solver than ``LIKELIHOOD_SOLVERS``, a method that it does not have, a tolerance that is not
+            positive, or an SDE that it does not fit.
+    """
+    if solver not in LIKELIHOOD_SOLVERS:
+        raise ValueError(
+            f"solver is {solver!r}; it must be 'device' or 'scipy' (RK45 in time; the first is rk45 in a "
+            "configuration), or 'exponential_rk45'"
+        )
+    if solver != "scipy" and method != "RK45":
+        raise ValueError(f"method is {method!r}; on the device it must be 'RK45' (solver='scipy' has others)")
+    if solver != "exponential_rk45":
+        return TimeFlow(sde, eps, rtol, atol)
+    if not tolerance > 0:
+        raise ValueError(f"tolerance is {tolerance}; it must be positive (nats per dimension).")
+    return SemilinearFlow(sde, eps, tolerance)
 
 
 def hutchinson(epsilon: Array, vjp: Array) -> Array:

@@ -43,6 +43,8 @@ def langevin_sigmas(
 ) -> np.ndarray:
     """The noise levels of annealed Langevin dynamics: float64 ``[num_classes]``, **descending** (index 0 the largest).
 
+    The PyTorch program of score_sde computes and stores its levels so, too.
+
     Arguments:
         sigma_begin, sigma_end: largest and smallest standard deviation, in units of the data, > 0.
         num_classes: how many levels; one level is ``sigma_begin``.

@@ -1,6 +1,7 @@
 """Pictures of a report: which grid is shown, how a history is read, what the curve shows."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from score_core.errors import UserError
-from score_core.repro.figures import curve_figure, data_uri, grid_figures, losses_of
+from score_core.repro.figures import captioned_figures, curve_figure, data_uri, grid_figures, losses_of
 
 HEADER = "step,training_loss,eval_loss,seconds\n"
 
@@ -99,3 +100,16 @@ def test_the_curve_is_drawn_for_both_colour_schemes(tmp_path: Path, losses: str)
 
 def test_data_uri():
     assert data_uri(b"\x89PNG") == "data:image/png;base64,iVBORw=="
+
+
+def test_pictures_that_an_experiment_drew_come_with_their_words(tmp_path: Path):
+    for name in ("b", "a", "wordless"):
+        save_grid(tmp_path / f"figures/{name}.png", 1, size=860)
+    for name in ("a", "b"):
+        (tmp_path / f"figures/{name}.json").write_text(json.dumps({"alt": f"alt {name}", "caption": f"caption {name}"}))
+    first, second = captioned_figures(tmp_path)
+    assert (first.alt, second.caption) == ("alt a", "caption b")
+    assert (first.width, first.height, first.pixelated) == (860, 430, False)
+    (tmp_path / "figures/b.json").write_text("{}")
+    with pytest.raises(UserError, match=r"b\.json does not hold alt and caption"):
+        captioned_figures(tmp_path)

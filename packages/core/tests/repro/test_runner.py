@@ -54,11 +54,23 @@ def test_command_lines(experiment: Experiment, tmp_path: Path):
     base = [sys.executable, "-m", "stub_stage", "--workdir", str(workdir), "--mode", "train"]
     assert stage_command(experiment, "train", workdir, "full") == base
     assert stage_command(experiment, "train", workdir, "smoke") == [*base, "--small", "--note", "two words"]
+    assert stage_command(experiment, "train", workdir, "full", "torch") == [*base, "--framework", "torch"]
 
 
 def test_default_folders_keep_scales_apart(experiment: Experiment):
     assert default_workdir(experiment, "full") == Path("runs/score_sde/tiny")
     assert default_workdir(experiment, "smoke") == Path("runs/score_sde/tiny-smoke")
+    assert default_workdir(experiment, "smoke", "torch") == Path("runs/score_sde/tiny-torch-smoke")
+
+
+def test_a_folder_keeps_its_framework(experiment: Experiment, workdir: Path):
+    (workdir / "fail_torch").touch()
+    assert run_stages(experiment, workdir, "full", silent, "torch") == 5
+    assert read_record(workdir).framework == "torch"
+    assert read_record(workdir).attempts[0].command[-2:] == ["--framework", "torch"]
+    for other in (None, "jax"):
+        with pytest.raises(UsageError, match="was started with --framework torch"):
+            run_stages(experiment, workdir, "full", silent, other)
 
 
 def test_stages_run_in_order_and_are_recorded(experiment: Experiment, workdir: Path):

@@ -19,6 +19,7 @@ FID = Result(
     sample_count=50_000,
     dataset="cifar10/train",
     checkpoint_step=1_300_000,
+    framework="jax",
     config_hash="ab" * 32,
     seed=1,
     ema=True,

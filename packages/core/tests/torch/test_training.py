@@ -119,6 +119,63 @@ def test_checkpointed_activations_change_nothing():
     assert_equal_states(state, plain)
 
 
+def test_checkpointed_activations_do_not_mix_up_parameters():
+    """Outside training the parameters may be others than the module's, which a backward pass must not fall back to."""
+    state, _ = train(make_state())
+    x, labels = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, 2.0])
+
+    def derivative():
+        y = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(get_apply_fn(state.model)(state.params_ema, y, labels).square().sum(), y)
+        return grad
+
+    plain = derivative()
+    assert (plain != torch.autograd.grad(state.model(x.requires_grad_(), labels).square().sum(), x)[0]).any()
+    x.requires_grad_(False)
+    checkpoint_activations(state.model, (nn.Conv2d,))
+    np.testing.assert_array_equal(derivative(), plain)
+
+
+def test_channels_last_changes_nothing_and_survives_a_file(tmp_path):
+    """To rounding; and from a file, whose arrays are contiguous, training goes on as if it had never stopped."""
+    plain, losses = train(make_state())
+    state = make_state()
+    state.model.to(memory_format=torch.channels_last)
+    state = create_state(state.model, state.rng, adam=ADAM, lr=1e-2, ema_rate=0.99)
+    call = make_call(state.model)
+    state, first = call(state, torch.tensor(IMAGES[:2]))
+    torch.save(state_to_tree(state), tmp_path / "checkpoint.pth")
+    state, rest = call(state, torch.tensor(IMAGES[2:]))
+    np.testing.assert_allclose(torch.cat([first, rest]), losses, rtol=1e-5)
+    assert_equal_states(state, plain, tolerance=1e-5)
+
+    restored = make_state(seed=4)
+    restored.model.to(memory_format=torch.channels_last)
+    restored = create_state(restored.model, restored.rng, adam=ADAM, lr=1e-2, ema_rate=0.99)
+    tree = {
+        key: torch.utils._pytree.tree_map(lambda v: v.contiguous() if isinstance(v, torch.Tensor) else v, value)
+        for key, value in torch.load(tmp_path / "checkpoint.pth", weights_only=True).items()
+    }
+    restored = state_from_tree(tree, restored)
+    restored, again = make_call(restored.model)(restored, torch.tensor(IMAGES[2:]))
+    np.testing.assert_array_equal(again, rest)
+    assert_equal_states(restored, state)
+
+
+def test_a_compiled_network_changes_nothing():
+    """Training and evaluation with other parameters; to rounding, which Adam's first steps can magnify."""
+    plain, losses = train(make_state())
+    state = make_state()
+    state.model.compile(dynamic=False)
+    state, compiled = train(state)
+    np.testing.assert_allclose(compiled, losses, rtol=1e-5)
+    assert_equal_states(state, plain, tolerance=1e-5)
+    x, labels = torch.ones(2, 3, 6, 6), torch.ones(2)
+    with torch.no_grad():
+        averaged = [get_apply_fn(s.model)(s.params_ema, x, labels) for s in (state, plain)]
+    np.testing.assert_allclose(*averaged, rtol=0, atol=1e-5)
+
+
 def test_mixed_precision_stays_near_full_precision():
     """bfloat16 has eight bits; the state stays float32."""
     _, losses = train(make_state())

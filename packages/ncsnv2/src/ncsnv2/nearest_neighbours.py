@@ -15,7 +15,7 @@ import numpy as np
 
 from score_core.errors import UsageError, run_main
 
-__all__ = ["Neighbours", "find_neighbours", "main", "neighbour_rows"]
+__all__ = ["Neighbours", "find_neighbours", "main", "neighbour_rows", "parser"]
 
 _BATCH = 128
 _LSUN = {"church": ("church_outdoor", 96), "tower": ("tower", 128), "bedroom": ("bedroom", 128)}
@@ -72,24 +72,25 @@ def neighbour_rows(samples: np.ndarray, training: Any, found: Neighbours) -> np.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     return run_main(lambda: _run(args))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ncsnv2.nearest_neighbours", description=__doc__.partition("\n")[0])
-    parser.add_argument("--path", required=True, help="samples_*.pth of a run, or an .npz of uint8 images")
-    parser.add_argument("--k", type=int, default=9, help="neighbours of a sample (default: 9)")
-    parser.add_argument("--n_samples", type=int, default=10, help="how many samples, from the first (default: 10)")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m ncsnv2.nearest_neighbours", description=__doc__.partition("\n")[0])
+    made.add_argument("--path", required=True, help="samples_*.pth of a run, or an .npz of uint8 images")
+    made.add_argument("--k", type=int, default=9, help="neighbours of a sample (default: 9)")
+    made.add_argument("--n_samples", type=int, default=10, help="how many samples, from the first (default: 10)")
+    made.add_argument(
         "--dataset", required=True, help=f"training images: {', '.join([*_LSUN, *_SIZES])}, folder, npz or zip"
     )
-    parser.add_argument("-i", required=True, metavar="NAME", help="the picture, without its ending .png")
-    parser.add_argument("--exp", default="exp", help="root of the datasets (default: exp)")
-    parser.add_argument("--data_path", help="the dataset's own file or folder")
-    parser.add_argument("--extractor", help="features (default: inception_ncsnv2; for digits and photos: digits)")
-    parser.add_argument("--weights", help="file of the extractor's weights")
-    return parser
+    made.add_argument("-i", required=True, metavar="NAME", help="the picture, without its ending .png")
+    made.add_argument("--exp", default="exp", help="root of the datasets (default: exp)")
+    made.add_argument("--data_path", help="the dataset's own file or folder")
+    made.add_argument("--extractor", help="features (default: inception_ncsnv2; for digits and photos: digits)")
+    made.add_argument("--weights", help="file of the extractor's weights")
+    return made
 
 
 def _run(args: argparse.Namespace) -> None:

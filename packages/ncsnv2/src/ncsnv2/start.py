@@ -12,14 +12,15 @@ import argparse
 import copy
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ncsnv2.config import check_config, load_config
 from score_core.checkpoints.atomic import atomic_write
 from score_core.checkpoints.list_checkpoint import ListCheckpoint, find_newest
-from score_core.errors import UsageError
+from score_core.errors import UsageError, UserError
 from score_core.runs.config_record import config_hash
 from score_core.runs.log import RunLog
 from score_core.runs.namespace_config import dump_namespace, load_namespace, to_dict
@@ -79,6 +80,19 @@ def run(args: argparse.Namespace, ask: Callable[[str], str] | None = None) -> No
         {"train": start.train, "test": start.test, "sample": start.sample, "fast_fid": start.fast_fid}[mode](stop)
 
 
+@contextmanager
+def _failures_in_the_log() -> Iterator[None]:
+    """Writes an error into the log file on its way to the console."""
+    try:
+        yield
+    except UserError as error:
+        _logger.error("%s", error, extra={"file_only": True})
+        raise
+    except Exception:
+        _logger.exception("the run failed", extra={"file_only": True})
+        raise
+
+
 class _Start:
     """One command."""
 
@@ -114,7 +128,11 @@ class _Start:
         program = NCSNv2Program(config, device, self.log_path)
         if resume is None and not self._make_room(tensorboard):
             return
-        with Workdir(self.log_path, role="train") as folder, RunLog(self.log_path / "stdout.txt", level=self.level):
+        with (
+            Workdir(self.log_path, role="train") as folder,
+            RunLog(self.log_path / "stdout.txt", level=self.level),
+            _failures_in_the_log(),
+        ):
             folder.folder("samples")
             if resume is None:
                 atomic_write(self.log_path / "config.yml", dump_namespace(self.written).encode())

@@ -1,7 +1,8 @@
 """``python -m score_sde``: the original's command line, and the embedded experiment when nothing is asked for.
 
-python -m score_sde --config=vp/cifar10_ddpmpp_continuous --workdir=DIR --mode=train|eval [--eval_folder=NAME]
-                    [--config.section.key=value ...] [--wait] [--force]
+python -m score_sde --config=vp/cifar10_ddpmpp_continuous --workdir=DIR --mode=train|eval|generate
+                    [--eval_folder=NAME] [--task=NAME ...] [--framework=jax|torch] [--wait] [--force]
+                    [--config.section.key=value ...]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I | --distributed]
 """
 
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from score_core.errors import UsageError, run_main
+from score_sde.generate.options import USAGE as GENERATE_USAGE
+from score_sde.generate.options import define_flags, options_of
 
-USAGE = """usage: python -m score_sde [--config=NAME_OR_PATH] [--workdir=DIR] [--mode=train|eval] [options]
+USAGE = f"""usage: python -m score_sde [--config=NAME_OR_PATH] [--workdir=DIR] [--mode=train|eval|generate] [options]
 
 Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., ICLR 2021).
 
@@ -22,14 +25,18 @@ Score-Based Generative Modeling through Stochastic Differential Equations (Song 
                              digits, photos) or your own python file with get_config(); default: digits (embedded data)
   --config.section.key=V     change any key, e.g. --config.training.batch_size=64 --config.data.dataset=photos
   --workdir=DIR              where everything is written; default: runs/score_sde/<config>
-  --mode=train|eval          train (default; resumes by itself), or evaluate checkpoints eval.begin_ckpt..end_ckpt
+  --mode=train|eval|generate train (default; resumes by itself), evaluate checkpoints eval.begin_ckpt..end_ckpt, or make
+                             pictures on demand (below)
+  --framework=jax|torch      what computes; default: jax. Either evaluates the other's checkpoints
   --eval_folder=NAME         folder of results inside the work directory; default: eval
   --wait                     wait for checkpoints that are not there yet (the original always does)
   --force                    go on although the configuration differs from the one the folder was started with
   --list                     list the packaged experiments
   --help                     show this
 
-Several processes (docs/scale.md); one process uses all devices of its machine without any of these:
+{GENERATE_USAGE}
+Several processes (docs/scale.md); in JAX one process uses all devices of its machine without any of these, in PyTorch
+one process a GPU, by torchrun -m score_sde --framework=torch or by:
   --coordinator=HOST:PORT    where process 0 can be reached by all; with --num_processes and --process_id
   --num_processes=N          how many processes there are
   --process_id=I             which one this is, 0 to N-1
@@ -57,19 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> None:
     from absl import flags
 
-    from score_sde.configs.load import define_config_flag
-    from score_sde.configs.resolve import ConfigError, list_configs
+    from score_sde.configs.resolve import list_configs
+    from score_sde.experiment import require_framework
 
     if "--list" in arguments:
         print("\n".join(list_configs()))
         return
-    arguments = [_with_alias(argument) for argument in arguments]
-    if not any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
-        arguments = ["--config=digits", *arguments]
+    arguments = [_with_alias(argument) for argument in with_default_config(arguments)]
     values = flags.FlagValues()
-    config = define_config_flag(flag_values=values, sys_argv=["score_sde", *arguments])
     workdir = flags.DEFINE_string("workdir", None, "", flag_values=values)
-    mode = flags.DEFINE_enum("mode", "train", ["train", "eval"], "", flag_values=values)
+    mode = flags.DEFINE_enum("mode", "train", ["train", "eval", "generate"], "", flag_values=values)
+    framework = flags.DEFINE_enum("framework", "jax", ["jax", "torch"], "", flag_values=values)
     eval_folder = flags.DEFINE_string("eval_folder", "eval", "", flag_values=values)
     wait = flags.DEFINE_boolean("wait", False, "", flag_values=values)
     force = flags.DEFINE_boolean("force", False, "", flag_values=values)
@@ -78,34 +83,63 @@ def _run(arguments: list[str]) -> None:
     flags.DEFINE_integer("process_id", None, "", flag_values=values)
     flags.DEFINE_boolean("distributed", False, "", flag_values=values)
     flags.DEFINE_float("start_timeout", 300.0, "", flag_values=values)
-    try:
-        rest = values(["score_sde", *arguments])[1:]
-    except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _FlagError(f"{_first_line(error)}\nSee python -m score_sde --help") from error
-    if rest:
-        raise _FlagError(f"unexpected arguments: {' '.join(rest)}\nSee python -m score_sde --help")
+    define_flags(values)
+    settings = parse_flags(values, arguments, "score_sde")
     _check_process_flags(values, mode.value)
-    settings = config.value
     if wait.value:
         settings.eval.wait = float("inf")
-    folder = workdir.value or Path("runs", "score_sde", _name_of(arguments))
-    _use_compilation_cache()
+    folder = workdir.value or Path("runs", "score_sde", config_name(arguments))
+    options: dict[str, Any] = {"framework": framework.value, "force": force.value}
+    use_compilation_cache()
+    require_framework(framework.value)
     if mode.value == "train":
         with _processes(values):
             from score_sde.train import train
 
-            train(settings, folder, force=force.value)
+            train(settings, folder, **options)
+    elif mode.value == "generate":
+        from score_sde.generate.run import generate
+
+        generate(settings, folder, options_of(values), **options)
     else:
         index, count = _worker(values)
         from score_sde.evaluate import evaluate
 
-        evaluate(settings, folder, eval_folder.value, force=force.value, process_id=index, num_processes=count)
+        evaluate(settings, folder, eval_folder.value, process_id=index, num_processes=count, **options)
 
 
-class _FlagError(UsageError):
+class FlagError(UsageError):
     """The command line is wrong."""
 
     exit_code = 1  # parity: what absl's usage errors exit with
+
+
+def with_default_config(arguments: Sequence[str]) -> list[str]:
+    """``arguments``, with ``--config=digits`` if they name no configuration."""
+    if any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
+        return list(arguments)
+    return ["--config=digits", *arguments]
+
+
+def parse_flags(values: Any, arguments: Sequence[str], program: str) -> Any:
+    """Parses ``arguments`` into ``values`` (``absl.flags.FlagValues``); returns the configuration that they name.
+
+    Raises:
+        FlagError: one of them is wrong, or something is left over.
+    """
+    from absl import flags
+
+    from score_sde.configs.load import define_config_flag
+    from score_sde.configs.resolve import ConfigError
+
+    config = define_config_flag(flag_values=values, sys_argv=[program, *arguments])
+    try:
+        rest = values([program, *arguments])[1:]
+    except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FlagError(f"{_first_line(error)}\nSee python -m {program} --help") from error
+    if rest:
+        raise FlagError(f"unexpected arguments: {' '.join(rest)}\nSee python -m {program} --help")
+    return config.value
 
 
 def _check_process_flags(values: Any, mode: str) -> None:
@@ -113,21 +147,27 @@ def _check_process_flags(values: Any, mode: str) -> None:
     numbers = {"--num_processes": values.num_processes, "--process_id": values.process_id}
     given = [name for name, value in {"--coordinator": values.coordinator, **numbers}.items() if value is not None]
     if values.distributed and given:
-        raise _FlagError(f"--distributed takes everything from the launcher; leave out {', '.join(given)}")
+        raise FlagError(f"--distributed takes everything from the launcher; leave out {', '.join(given)}")
     wanted = list(numbers) if mode == "eval" else ["--coordinator", *numbers]
     if given and (missing := [name for name in wanted if name not in given]):
-        raise _FlagError(f"{', '.join(given)} without {', '.join(missing)}: give all of {', '.join(wanted)}, or none")
+        raise FlagError(f"{', '.join(given)} without {', '.join(missing)}: give all of {', '.join(wanted)}, or none")
     if given and not 0 <= values.process_id < values.num_processes:
-        raise _FlagError(
+        raise FlagError(
             f"--process_id={values.process_id} with --num_processes={values.num_processes}: processes are numbered "
             "from 0 to one less than their number"
         )
     if values.start_timeout <= 0:
-        raise _FlagError(f"--start_timeout={values.start_timeout:g}: it must be positive")
+        raise FlagError(f"--start_timeout={values.start_timeout:g}: it must be positive")
 
 
 def _processes(values: Any) -> Any:
     """The context in which this process trains: alone, or as one of several."""
+    if values.framework == "torch":
+        from score_core.torch.distributed import Distributed
+
+        return Distributed(
+            values.coordinator, values.num_processes, values.process_id, values.distributed, values.start_timeout
+        )
     if not values.distributed and values.coordinator is None:
         return nullcontext()
     from score_core.jax.distributed import Distributed
@@ -137,11 +177,17 @@ def _processes(values: Any) -> Any:
 
 def _worker(values: Any) -> tuple[int, int]:
     """This process's number among those of an evaluation, and how many there are."""
+    if values.process_id is not None:
+        return values.process_id, values.num_processes
+    if values.framework == "torch":
+        from score_core.torch.distributed import use_launcher_rank
+
+        return use_launcher_rank(scheduler=values.distributed)
     if values.distributed:
         from score_core.jax.distributed import use_scheduler_rank
 
         return use_scheduler_rank()
-    return values.process_id or 0, values.num_processes or 1
+    return 0, 1
 
 
 def _with_alias(argument: str) -> str:
@@ -157,7 +203,7 @@ def _first_line(error: BaseException) -> str:
     return str(text).strip()
 
 
-def _name_of(arguments: list[str]) -> str:
+def config_name(arguments: Sequence[str]) -> str:
     """The configuration's name as a folder: ``vp/cifar10_ddpmpp`` for either spelling of it."""
     for index, argument in enumerate(arguments):
         if argument == "--config":
@@ -171,7 +217,7 @@ def _name_of(arguments: list[str]) -> str:
     raise AssertionError("a configuration is always given")
 
 
-def _use_compilation_cache() -> None:
+def use_compilation_cache() -> None:
     """Keeps compiled programs between runs: the first step then takes seconds instead of a minute."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(home, "score_core", "jax"))

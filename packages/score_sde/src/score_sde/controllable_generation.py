@@ -3,29 +3,27 @@
 Unlike the original's, the functions take plain batches ``[B, H, W, C]`` and one key where it took a leading device axis
 and a key per device: for the images of the original's device ``d`` give them ``key[d]`` and ``batch[d]``. What is known
 of an image is given in the network's range (see :func:`score_core.data.get_data_scaler`); results are in [0, 1],
-unclipped. For masks of other kinds and other channel couplings see :mod:`score_core.jax.controllable`.
+unclipped. For masks of other kinds and other channel couplings see :mod:`score_core.jax.controllable`. The same names
+for PyTorch: :mod:`score_sde.controllable_generation_torch`.
 """
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_core.checkpoints import msgpack_format
-from score_core.checkpoints.errors import MissingCheckpointError
-from score_core.checkpoints.store import latest_checkpoint, read_checkpoint
 from score_core.checkpoints.tree import restore_tree
+from score_core.controllable import require_binary
 from score_core.correctors import Corrector
-from score_core.errors import UsageError
 from score_core.jax import controllable as drivers
 from score_core.jax.networks import WideResnet
 from score_core.jax.networks.wideresnet import get_classifier_grad_fn, get_logit_fn
 from score_core.jax.noise import LegacyMeasurementNoise, LegacyNoise
 from score_core.predictors import Predictor
+from score_sde.classifier.checkpoints import read_classifier_tree, require_known
 from score_sde.models.utils import apply_fn
 from score_sde.sampling import NoneCorrector, NonePredictor
 
@@ -78,20 +76,11 @@ def get_pc_inpainter(
     )
 
     def pc_inpainter(rng: jax.Array, state: Any, data: jax.Array, mask: jax.Array) -> jax.Array:
+        require_binary(np.asarray(mask))
         noise = LegacyMeasurementNoise(rng, tuple(data.shape))
-        return sampler(state.params_ema, noise, data, _checked(mask)).images
+        return sampler(state.params_ema, noise, data, jnp.asarray(mask, jnp.float32)).images
 
     return pc_inpainter
-
-
-def _checked(mask: Any) -> jax.Array:
-    found = np.unique(np.asarray(mask))
-    if not np.isin(found, (0, 1)).all():
-        raise UsageError(
-            f"a mask is 1 where a pixel is known and 0 where not; this one has values from {found[0]} to {found[-1]}. "
-            "Compare it with a threshold first: mask > 0.5 (or > 127 for bytes)."
-        )
-    return jnp.asarray(mask, jnp.float32)
 
 
 def get_pc_colorizer(
@@ -167,7 +156,7 @@ def get_pc_conditional_sampler(
 
     Returns:
         ``pc_conditional_sampler(rng, state, labels [B]) -> images [B, H, W, C]`` with the state's averaged parameters;
-        the labels are integers.
+        the labels are integers; those that the classifier does not know raise UsageError.
     """
 
     def gradient(params: Any, x: jax.Array, std: jax.Array, labels: jax.Array) -> jax.Array:
@@ -191,6 +180,7 @@ def get_pc_conditional_sampler(
     )
 
     def pc_conditional_sampler(rng: jax.Array, state: Any, labels: jax.Array) -> jax.Array:
+        require_known(np.asarray(labels), getattr(classifier, "num_outputs", None))
         return sampler(state.params_ema, LegacyNoise(rng, tuple(shape)), classifier_params, jnp.asarray(labels)).images
 
     return pc_conditional_sampler
@@ -211,13 +201,7 @@ def create_classifier(key: jax.Array, batch: int, ckpt_path: str | os.PathLike[s
         CheckpointError: there is none (MissingCheckpointError), it is damaged, or it belongs to another network.
     """
     del key, batch
-    path = Path(ckpt_path)
-    if path.is_dir():
-        newest = latest_checkpoint(path)
-        if newest is None:
-            raise MissingCheckpointError(f"no checkpoint_* in the folder {path}: give the classifier's file or folder.")
-        path = newest
+    path, tree = read_classifier_tree(ckpt_path)
     model = WideResnet()
     init = lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.ones((1,)), train=False)  # noqa: E731
-    tree = msgpack_format.loads(read_checkpoint(path))
     return model, restore_tree(jax.eval_shape(init)["params"], tree, where=path)

@@ -17,6 +17,7 @@ depend on the seed and the round alone, so they are those of an uninterrupted ev
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -27,13 +28,13 @@ from score_core.errors import UsageError
 from score_core.runs.log import RunLog
 from score_core.runs.signals import GracefulStop
 from score_core.runs.workdir import Workdir
-from score_sde.evaluation_files import Keys, Session, bind_checkpoint
-from score_sde.experiment import Experiment
+from score_sde.evaluation_files import Session, bind_checkpoint
+from score_sde.experiment import Experiment, Framework, get_experiment, record_of
 from score_sde.held_out import BitsPerDim, HeldOutLoss
 from score_sde.rounds import Worker
 from score_sde.sample_quality import SampleQuality
 
-__all__ = ["evaluate"]
+__all__ = ["Stage", "enabled_stages", "evaluate"]
 
 _logger = logging.getLogger(__name__)
 
@@ -59,9 +60,12 @@ def evaluate(
     workdir: str | os.PathLike[str],
     eval_folder: str = "eval",
     *,
+    framework: Framework = "jax",
     force: bool = False,
     process_id: int = 0,
     num_processes: int = 1,
+    make_experiment: Callable[..., Experiment] = get_experiment,
+    stages: Callable[[Experiment], "list[Stage]"] | None = None,
 ) -> None:
     """Evaluates ``config.eval.begin_ckpt .. end_ckpt`` of a work directory.
 
@@ -69,9 +73,12 @@ def evaluate(
         config: complete configuration.
         workdir: the directory training wrote.
         eval_folder: where results go, inside it.
+        framework: "jax" or "torch"; checkpoints may be of either.
         force: go on in an evaluation folder that was started with another configuration.
         process_id, num_processes: this is process ``process_id`` of so many that evaluate together, in one shared
             folder. They need not start or end at the same time; process 0 waits for the others' rounds.
+        make_experiment: what a configuration means, for programs built on this one; called as ``get_experiment`` is.
+        stages: what is measured; by default what ``config.eval.enable_*`` say.
 
     Raises:
         UserError: see its message; a missing checkpoint lists those present.
@@ -81,17 +88,18 @@ def evaluate(
     if not folder.is_dir():
         raise UsageError(f"no work directory {folder}: train first (--mode=train), or name another with --workdir")
     worker = Worker(process_id, num_processes)
-    experiment = Experiment(config, local=True)
+    experiment = make_experiment(config, framework, local=True)
     experiment.parallel.require_divisible(config.eval.batch_size, "eval.batch_size")
     role = "eval" if worker.leader else f"eval-{worker.index}"
     with Workdir(folder / eval_folder, role=role) as results, RunLog(None), GracefulStop() as stop:
-        results.record_config(config, ignore=_FREE_KEYS, force=force)
+        results.record_config(record_of(config, framework), ignore=_FREE_KEYS, force=force)
         if not config.eval.ema:
             _logger.warning("eval.ema is False: the raw parameters are evaluated, not their moving average")
-        _Evaluation(experiment, worker, stop).run(folder, results.path)
+        measured = (stages or enabled_stages)(experiment)
+        _Evaluation(experiment, measured, worker, stop).run(folder, results.path)
 
 
-class _Stage(Protocol):
+class Stage(Protocol):
     """One kind of number: rounds that any process can compute, and a result that process 0 makes of them."""
 
     rounds: int
@@ -105,21 +113,26 @@ class _Stage(Protocol):
         ...
 
 
+def enabled_stages(experiment: Experiment) -> list[Stage]:
+    """The stages that ``config.eval.enable_*`` ask for."""
+    settings = experiment.config.eval
+    kinds = {
+        HeldOutLoss: settings.enable_loss,
+        BitsPerDim: settings.enable_bpd,
+        SampleQuality: settings.enable_sampling,
+    }
+    return [kind(experiment) for kind, enabled in kinds.items() if enabled]
+
+
 class _Evaluation:
     """What all checkpoints share: data, protocol, compiled functions."""
 
-    def __init__(self, experiment: Experiment, worker: Worker, stop: GracefulStop) -> None:
+    def __init__(self, experiment: Experiment, stages: list[Stage], worker: Worker, stop: GracefulStop) -> None:
         self.experiment = experiment
+        self.stages = stages
         self.worker = worker
         self.stop = stop
         self.eval = experiment.config.eval
-        kinds = {
-            HeldOutLoss: self.eval.enable_loss,
-            BitsPerDim: self.eval.enable_bpd,
-            SampleQuality: self.eval.enable_sampling,
-        }
-        self.stages: list[_Stage] = [kind(experiment) for kind, enabled in kinds.items() if enabled]
-        self.keys = Keys(experiment.config.seed)
 
     def run(self, workdir: Path, folder: Path) -> None:
         position = 0
@@ -148,26 +161,26 @@ class _Evaluation:
             folder,
             self.stop,
             self.worker,
-            self.keys,
             number,
             int(state.step),
             digest,
-            self.experiment.parallel.replicate(state.params_ema if self.eval.ema else state.params),
+            self.experiment.parameters(state, ema=self.eval.ema),
         )
 
     def _wait_for(self, folder: Path, number: int) -> Path:
-        """The checkpoint's file; waits up to ``eval.wait`` seconds for it.
+        """The checkpoint's file, of either framework; waits up to ``eval.wait`` seconds for it.
 
         Raises:
             MissingCheckpointError: it is not there (in time); lists those that are.
         """
         deadline = time.monotonic() + self.eval.wait
         warned = False
-        while not (folder / f"checkpoint_{number}").exists() and time.monotonic() < deadline:
+        paths = [folder / f"checkpoint_{number}{suffix}" for suffix in self.experiment.suffixes.values()]
+        while not (found := next(filter(Path.exists, paths), None)) and time.monotonic() < deadline:
             if not warned:
                 _logger.warning("Waiting for the arrival of checkpoint_%d", number)
                 warned = True
             if self.stop.requested:
                 self.stop.exit()
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
-        return find_checkpoint(folder, number)
+        return found or find_checkpoint(folder, number, suffix=self.experiment.suffix)

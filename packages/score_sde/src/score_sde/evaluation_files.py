@@ -1,4 +1,4 @@
-"""What the parts of an evaluation share: its folder, the files of rounds, the chain of keys, recording a number.
+"""What the parts of an evaluation share: its folder, the files of rounds, recording a number.
 
 There are no pre-emption files ``meta_{host}_{k}`` as the original keeps: the files of the rounds say what is done, in
 whatever order and by however many processes. The original could not go on from ours, whose order of images has a seed,
@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from score_core.checkpoints.atomic import atomic_write
@@ -26,35 +25,7 @@ from score_core.runs.signals import GracefulStop
 from score_sde.experiment import Experiment
 from score_sde.rounds import Worker, await_rounds
 
-__all__ = ["Keys", "Session", "bind_checkpoint", "load_npz", "mean", "save_npz", "standard_error"]
-
-
-class Keys:
-    """The keys of one evaluation: the original's chain of splits, by position, so that any round can be the first.
-
-    parity: ``PRNGKey(seed + 1)``, first half of a split, folded with the process number, then one split per loss batch,
-    bits/dim batch and sampling round, in that order, checkpoint after checkpoint.
-
-    Attributes:
-        base: the key of the per-sample streams.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.base, _ = jax.random.split(jax.random.PRNGKey(seed + 1))
-        self._head = jax.random.fold_in(self.base, 0)
-
-    def carry(self, position: int) -> jax.Array:
-        """The chain's carry after ``position`` splits."""
-        return _carry(self._head, position)
-
-    def at(self, position: int) -> jax.Array:
-        """The key that split number ``position`` hands out."""
-        return jax.random.split(self.carry(position))[1]
-
-
-@jax.jit
-def _carry(head: jax.Array, position: Any) -> jax.Array:
-    return jax.lax.fori_loop(0, position, lambda _, rng: jax.random.split(rng)[0], head)
+__all__ = ["Session", "bind_checkpoint", "load_npz", "mean", "save_npz", "standard_error"]
 
 
 @dataclass
@@ -67,7 +38,6 @@ class Session:
         folder: the evaluation's folder inside it.
         stop: whether a signal asked for an end.
         worker: which of the evaluation's processes this is.
-        keys: the evaluation's keys.
         number: the checkpoint's number.
         step: the updates behind it.
         sha256: the hash of its file.
@@ -79,7 +49,6 @@ class Session:
     folder: Path
     stop: GracefulStop
     worker: Worker
-    keys: Keys
     number: int
     step: int
     sha256: str
@@ -94,11 +63,12 @@ class Session:
 
     def host_folder(self) -> Path:
         """Where this process puts its rounds of samples."""
-        return self.folder / f"ckpt_{self.number}_host_{self.worker.index}"
+        return self.folder / self.experiment.round_folder(self.number, self.worker.index)
 
     def find(self, name: str) -> Path | None:
         """The file of a round, in the folder of whichever process wrote it."""
-        return min(self.folder.glob(f"ckpt_{self.number}_host_*/{name}"), default=None)
+        folders = self.experiment.round_folder(self.number, "*")
+        return min(self.folder.glob(f"{folders}/{name}"), default=None)
 
     def await_rounds(self, find: Callable[[int], Path | None], rounds: int, what: str) -> list[Path]:
         """The files of all rounds (see :func:`score_sde.rounds.await_rounds`)."""
@@ -115,6 +85,7 @@ class Session:
             checkpoint_step=self.step,
             checkpoint_sha256=self.sha256,
             config_hash=_hash_of(config),
+            framework=self.experiment.framework,
             seed=config.seed,
             ema=bool(config.eval.ema),
             protocol=config.eval.protocol,

@@ -3,16 +3,11 @@
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
-from score_core.data import Batch
 from score_core.errors import UsageError
-from score_core.jax.noise import probe, uniform_per_sample
-from score_core.likelihood import LikelihoodResult, bpd_offset
-from score_core.random import Role
+from score_core.likelihood import bpd_offset
 from score_sde.evaluation_files import Session, load_npz, mean, save_npz, standard_error
 from score_sde.experiment import Experiment
 from score_sde.rounds import Batches
@@ -29,23 +24,15 @@ class HeldOutLoss:
         self.experiment = experiment
         self.batches = Batches(experiment, "test")
         self.rounds = self.batches.rounds
-        self._losses = jax.jit(self._loss_of_images)
-
-    def _loss_of_images(self, params: Any, key: jax.Array, images: jax.Array) -> jax.Array:
-        """The loss of every image of a batch, ``[B]``."""
-        # parity: the step splits the key it is given once more
-        step_key = jax.random.split(key)[1]
-        return self.experiment.loss_fn(params, step_key, self.experiment.prepare(images, key), False)
 
     def compute(self, session: Session, position: int) -> None:
         """Writes this process's rounds."""
         if _result_file(session).exists():
             return
-        shard = self.experiment.parallel.shard
         for round_, batch in self.batches.missing(session.worker, lambda r: _loss_file(session, r), "loss"):
             session.stop_if_requested()
-            losses = self._losses(session.params, session.keys.at(position + round_), shard(batch.image))
-            save_npz(_loss_file(session, round_), losses=np.asarray(losses)[batch.valid])
+            losses = self.experiment.losses(session.params, position + round_, batch.image)
+            save_npz(_loss_file(session, round_), losses=losses[batch.valid])
             if (round_ + 1) % 1000 == 0:
                 _logger.info("Finished %dth step loss evaluation", round_ + 1)
 
@@ -55,12 +42,12 @@ class HeldOutLoss:
         if not file.exists():
             files = session.await_rounds(lambda r: _if_there(_loss_file(session, r)), self.rounds, "loss")
             batches = [load_npz(part, "losses")["losses"] for part in files]
-            values = np.concatenate(batches)
+            values, real = np.concatenate(batches), self.experiment.real
             save_npz(
                 file,
-                all_losses=np.asarray([batch.mean() for batch in batches], np.float32),
-                mean_loss=np.float32(values.mean(dtype=np.float64)),
-                standard_error=np.float32(standard_error(values)),
+                all_losses=np.asarray([batch.mean() for batch in batches], real),
+                mean_loss=real(values.mean(dtype=np.float64)),
+                standard_error=real(standard_error(values)),
                 count=np.int64(len(values)),
             )
         loss = load_npz(file)
@@ -82,8 +69,7 @@ class BitsPerDim:
         name = experiment.config.eval.bpd_dataset.lower()
         if name not in ("train", "test"):
             raise UsageError(f"eval.bpd_dataset is {name!r}; it must be 'train' or 'test'")
-        # parity: five passes over the test images, one over the training images
-        self.batches = Batches(experiment, name, experiment.config.eval.bpd_repeats or (5 if name == "test" else 1))
+        self.batches = Batches(experiment, name, experiment.bpd_repeats(name))
         self.rounds = self.batches.rounds
 
     def _file(self, session: Session, round_: int) -> Path:
@@ -95,30 +81,17 @@ class BitsPerDim:
         for round_, batch in self.batches.missing(session.worker, lambda r: self._file(session, r), "bits/dim"):
             session.stop_if_requested()
             repeat, index = divmod(round_, self.batches.per_repeat)
-            result = self._evaluate(session, batch, repeat, session.keys.at(position + round_))
-            bpd = np.asarray(result.bpd)[batch.valid]
+            result = self.experiment.bits_per_dim(session.params, position + round_, batch.image, batch.index, repeat)
+            bpd = result.bpd[batch.valid]
             save_npz(
                 self._file(session, round_),
                 arr_0=bpd,
-                nats=np.asarray(result.nats)[batch.valid],
+                nats=result.nats[batch.valid],
                 index=batch.index[batch.valid],
                 nfe=np.int32(result.nfe),
             )
             total, count = total + float(bpd.sum(dtype=np.float64)), count + len(bpd)
             _logger.info("ckpt: %d, repeat: %d, batch: %d, mean bpd: %6f", session.number, repeat, index, total / count)
-
-    def _evaluate(self, session: Session, batch: Batch, repeat: int, chain: jax.Array) -> LikelihoodResult:
-        """The likelihood of the images of one batch; ``chain`` is its key in the original's chain."""
-        experiment = self.experiment
-        key = jax.random.fold_in(session.keys.base, repeat)
-        indices = experiment.parallel.shard(batch.index.astype(np.int32))
-        u = uniform_per_sample(key, indices, Role.DEQUANTIZATION, experiment.image_shape)
-        data = experiment.dequantize(experiment.parallel.shard(batch.image), u)
-        if experiment.config.sampling.legacy_rng:
-            eps = probe(jax.random.split(chain)[1], None, data.shape, "Rademacher")
-        else:
-            eps = probe(key, indices, data.shape, "Rademacher")
-        return experiment.likelihood(session.params, data, eps)
 
     def report(self, session: Session, since: float) -> None:
         """Puts all rounds together."""
@@ -126,7 +99,7 @@ class BitsPerDim:
         parts = [load_npz(file, "arr_0", "nats", "index", "nfe") for file in files]
         bpd, nats, index = (np.concatenate([part[name] for part in parts]) for name in ("arr_0", "nats", "index"))
         session.record(
-            "bpd",
+            self.experiment.bpd_metric,
             bpd.mean(dtype=np.float64),
             # Repeats share the image, so only images are independent.
             standard_error(bpd, index),

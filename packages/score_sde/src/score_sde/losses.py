@@ -14,6 +14,7 @@ import ml_collections
 from score_core.jax import training
 from score_core.jax.training import Adam, TrainState
 from score_core.sdes import VESDE, VPSDE
+from score_sde.experiment import optimizer_settings
 from score_sde.models.utils import apply_fn
 
 __all__ = [
@@ -35,16 +36,7 @@ def get_optimizer(config: ml_collections.ConfigDict) -> Adam:
     Raises:
         NotImplementedError: another one than Adam.
     """
-    optim: Any = config.optim
-    if optim.optimizer != "Adam":
-        raise NotImplementedError(f"optim.optimizer is {optim.optimizer!r}; only 'Adam' is known")
-    return Adam(
-        beta1=optim.beta1,
-        eps=optim.eps,
-        warmup=optim.warmup,
-        grad_clip=optim.grad_clip,
-        weight_decay=optim.weight_decay,
-    )
+    return Adam(**optimizer_settings(config))
 
 
 def optimization_manager(config: ml_collections.ConfigDict) -> Callable[[Any, TrainState], tuple[Any, Any]]:

@@ -4,16 +4,11 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from score_core.data import image_grid, save_png, to_uint8
 from score_core.errors import UserError
-from score_core.jax.noise import LegacyNoise, PerSampleNoise
-from score_core.jax.sampling import Trajectory
 from score_core.metrics import (
     Statistics,
     collect_statistics,
@@ -40,7 +35,7 @@ class SampleQuality:
 
     def __init__(self, experiment: Experiment) -> None:
         # An unknown rule or extractor is said now, not after hours of bits/dim.
-        _ = experiment.sampler
+        experiment.check_sampler()
         self.experiment = experiment
         settings = experiment.config.eval
         self.extractor = get_extractor(
@@ -107,22 +102,13 @@ def _draw(session: Session, round_: int, position: int) -> tuple[np.ndarray, int
     Raises:
         UserError: the samples are not finite.
     """
-    experiment = session.experiment
-    shape = experiment.image_shape
-    batch = experiment.config.eval.batch_size
-    if experiment.config.sampling.legacy_rng:
-        noise: Any = LegacyNoise(session.keys.at(position + round_), (batch, *shape))
-    else:
-        indices = round_ * batch + experiment.parallel.shard_range(batch)
-        noise = PerSampleNoise(session.keys.base, indices, shape)
-    samples = experiment.sampler(session.params, noise)
-    images = np.asarray(samples.images)
+    images, nfe = session.experiment.draw(session.params, position + round_, round_)
     if not np.isfinite(images).all():
         raise UserError(
             f"round {round_} of checkpoint {session.number} holds samples that are not finite: the sampler diverged. "
             "Use more steps (model.num_scales), a smaller sampling.snr, or another checkpoint"
         )
-    return to_uint8(images), int(samples.nfe)
+    return to_uint8(images), nfe
 
 
 def _picture(session: Session, first: Path) -> None:
@@ -134,9 +120,7 @@ def _picture(session: Session, first: Path) -> None:
     config = experiment.config
     if not config.eval.trajectory or config.sampling.method.lower() != "pc" or file.exists():
         return
-    noise = PerSampleNoise(session.keys.base, jnp.arange(_CHAINS, dtype=jnp.int32), experiment.image_shape)
-    sampler = jax.jit(experiment.pc_sampler(Trajectory(_FRAMES)))
-    frames = _stretch(np.asarray(sampler(session.params, noise).trajectory))
+    frames = _stretch(experiment.draw_trajectory(session.params, _CHAINS, _FRAMES))
     save_png(file, image_grid(np.swapaxes(frames, 0, 1).reshape(-1, *experiment.image_shape), nrow=_FRAMES))
 
 
@@ -163,11 +147,12 @@ def _score(
     # parity: -1 where the extractor has no classifier
     inception_score = -1.0 if scores["is"] is None else scores["is"]
     kid = math.nan if scores["kid"] is None else scores["kid"]
+    real = session.experiment.real
     save_npz(
         session.folder / f"report_{session.number}.npz",
-        IS=np.float32(inception_score),
-        fid=np.float32(scores["fid"]),
-        kid=np.float32(kid),
+        IS=real(inception_score),
+        fid=real(scores["fid"]),
+        kid=real(kid),
     )
     _logger.info(
         "ckpt-%d --- inception_score: %.6e, FID: %.6e, KID: %.6e", session.number, inception_score, scores["fid"], kid

@@ -5,6 +5,8 @@
     workdir/checkpoints-meta/checkpoint_{step // ..._for_preemption} the newest
     workdir/samples/iter_{step}_host_0/sample.{np,png}               at every kept checkpoint
 
+(in PyTorch ``checkpoint_{k}.pth`` and ``iter_{step}``, see :mod:`score_sde.experiment`).
+
 A checkpoint written at loop index ``s`` holds the state after the updates of that index, before the index's held-out
 loss and snapshot. A resumed run therefore finishes index ``s`` first; both are functions of the state, so nothing
 differs from a run that was never stopped. Batch ``u`` of the data is a function of the seed and ``u``: the updates done
@@ -18,21 +20,17 @@ log, where they wait for the device anyway.
 import io
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from score_core.checkpoints import msgpack_format
 from score_core.checkpoints.atomic import atomic_write
-from score_core.checkpoints.store import read_latest, save_checkpoint
+from score_core.checkpoints.store import latest_checkpoint, read_latest, save_checkpoint
 from score_core.data import Prefetcher, image_grid, save_png, to_uint8
 from score_core.errors import UsageError, UserError
-from score_core.jax.noise import LegacyNoise, PerSampleNoise
-from score_core.jax.training import TrainState, get_eval_call, get_train_call
 from score_core.runs.config_record import config_hash
 from score_core.runs.history import History
 from score_core.runs.log import RunLog
@@ -40,7 +38,7 @@ from score_core.runs.progress import Progress
 from score_core.runs.signals import GracefulStop
 from score_core.runs.tensorboard import SummaryWriter
 from score_core.runs.workdir import Workdir
-from score_sde.experiment import Experiment
+from score_sde.experiment import Experiment, Framework, get_experiment, record_of
 
 __all__ = ["train"]
 
@@ -58,19 +56,29 @@ _FREE_KEYS = (
 )
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], *, force: bool = False) -> None:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    framework: Framework = "jax",
+    force: bool = False,
+    make_experiment: Callable[[ml_collections.ConfigDict, Framework], Experiment] = get_experiment,
+) -> None:
     """Trains until ``config.training.n_iters``, from the newest checkpoint if there is one.
 
     Arguments:
         config: complete configuration.
         workdir: where everything is written; made if missing.
+        framework: "jax" or "torch".
         force: accept a configuration that differs from the one the work directory was started with.
+        make_experiment: what a configuration means, for programs built on this one.
 
     Raises:
         UserError: see its message; nothing that was there is lost.
         StopRequested: after SIGTERM or SIGINT, once a checkpoint is written.
     """
-    experiment = Experiment(config)
+    experiment = make_experiment(config, framework)
+    experiment.check_training()
     leader = experiment.parallel.leader
     with (
         Workdir(workdir, role="train", exclusive=leader) as folder,
@@ -78,7 +86,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], *,
         RunLog(folder.path / "stdout.txt" if leader else None, level=logging.INFO if leader else logging.WARNING),
         GracefulStop() as stop,
     ):
-        folder.record_config(config, ignore=_FREE_KEYS, may_grow=("training.n_iters",), force=force)
+        _require_one_framework(experiment, folder.path)
+        folder.record_config(
+            record_of(config, framework), ignore=_FREE_KEYS, may_grow=("training.n_iters",), force=force
+        )
         experiment.parallel.require_equal(int(config_hash(config)[:7], 16), "their configuration")
         _Training(experiment, folder, stop).run()
 
@@ -90,6 +101,17 @@ def _check_frequencies(training: ml_collections.ConfigDict) -> None:
             raise UsageError(
                 f"training.{key} is {training[key]}, which training.n_jitted_steps ({n}) does not divide; "
                 f"use a multiple of {n}, or n_jitted_steps 1"
+            )
+
+
+def _require_one_framework(experiment: Experiment, workdir: Path) -> None:
+    """Refuses to go on where the other framework trained."""
+    own, *others = experiment.suffixes.items()
+    for name, suffix in others:
+        if any(latest_checkpoint(workdir / folder, suffix=suffix) for folder in ("checkpoints-meta", "checkpoints")):
+            raise UsageError(
+                f"{workdir} was trained with --framework={name}; go on with that, or choose another --workdir "
+                f"(score-convert makes checkpoints for --framework={own[0]} of it)"
             )
 
 
@@ -106,19 +128,22 @@ class _Training:
         self.parallel = experiment.parallel
         self.parallel.require_divisible(self.training.batch_size, "training.batch_size")
         if self.training.snapshot_sampling:
-            _ = experiment.sampler  # an unknown rule is said now, not after the first 50,000 updates
+            experiment.check_sampler()  # an unknown rule is said now, not after the first 50,000 updates
         self.n_jit = self.training.n_jitted_steps
         self.leader = self.parallel.leader
         batch, seed = self.training.batch_size, config.seed
         self.train_data = experiment.pipeline("train", batch, seed=seed, flip=config.data.random_flip)
         self.eval_data = experiment.pipeline("test", batch, seed=seed)
-        self.train_call = get_train_call(experiment.loss_fn, experiment.adam, experiment.prepare)
-        self.eval_call = get_eval_call(experiment.loss_fn, experiment.prepare)
 
     def run(self) -> None:
         state, resumed = self._initial_state()
         first = int(state.step)
         self.parallel.require_equal(first, "the checkpoint they found")
+        if first % self.n_jit:
+            raise UsageError(
+                f"the checkpoint was written after {first} updates, which training.n_jitted_steps ({self.n_jit}) does "
+                "not divide, as the original PyTorch program does; go on with --config.training.n_jitted_steps=1"
+            )
         # Process 0 decides: on a shared disk the others may see its files late.
         if self.parallel.maximum(int(self.leader and resumed and self._is_complete(first))):
             _logger.info("training is complete: %d updates, training.n_iters is %d", first, self.training.n_iters)
@@ -141,7 +166,7 @@ class _Training:
             devices = self.parallel.describe()
             _logger.info("on %(count)d %(platform)s devices of %(processes)d processes", devices)
             for step in range(first, total, self.n_jit):
-                state, losses = self.train_call(state, next(batches))
+                state, losses = self.experiment.train_call(state, next(batches))
                 values = self._log_loss(step, losses) if step % self.training.log_freq == 0 else {}
                 progress.update(self.n_jit, **values)
                 if step != 0 and step % self.training.snapshot_freq_for_preemption == 0:
@@ -162,30 +187,36 @@ class _Training:
             self.stop.request(number)
         return number > 0
 
-    def _initial_state(self) -> tuple[TrainState, bool]:
-        seed = jax.random.PRNGKey(self.experiment.config.seed)
-        found = read_latest(self.folder.path / "checkpoints-meta", decode=msgpack_format.loads)
+    def _initial_state(self) -> tuple[Any, bool]:
+        found = self._newest()
         if found is None:
-            state = self.experiment.init_state(seed)
-            # parity: the original folds the process number into the loop's key; ours is shared by all processes
-            state = state._replace(rng=jax.random.fold_in(state.rng, 0))
-            return self.parallel.replicate(state), False
-        _logger.info("resuming from %s", found.path)
-        return self.parallel.replicate(self.experiment.load_state(found.path)), True
+            return self.experiment.initial_state(), False
+        _logger.info("resuming from %s", found)
+        return self.experiment.place(self.experiment.load_state(found)), True
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to go on from."""
+        experiment, folder = self.experiment, self.folder.path / "checkpoints-meta"
+        if found := read_latest(folder, suffix=experiment.suffix, decode=experiment.check_file):
+            return found.path
+        # The original PyTorch program has one file, without a number, which it writes over.
+        if experiment.suffix and (file := folder / f"checkpoint{experiment.suffix}").is_file():
+            return file
+        return None
 
     def _is_complete(self, first: int) -> bool:
         """Whether the last checkpoint and its samples are there; a run killed between the two is not complete."""
         step = self.training.n_iters
         number = step // self.training.snapshot_freq
-        saved = self.folder.path / "checkpoints" / f"checkpoint_{number}"
-        sample = self.folder.path / "samples" / f"iter_{step}_host_0" / "sample.png"
+        saved = self.folder.path / "checkpoints" / f"checkpoint_{number}{self.experiment.suffix}"
+        sample = self.folder.path / "samples" / self.experiment.sample_folder(step) / "sample.png"
         return first > step and saved.exists() and (sample.exists() or not self.training.snapshot_sampling)
 
     def _batches(self, first: int) -> Prefetcher[Any]:
         def stack(call: int) -> Any:
             """Device arrays of the images of updates ``call * n_jit ..``, uint8 ``[n_jit, B, H, W, C]``."""
             images = [self.train_data.batch(call * self.n_jit + j).image for j in range(self.n_jit)]
-            return self.parallel.shard(np.stack(images), axis=1)
+            return self.experiment.to_device(np.stack(images))
 
         return Prefetcher(stack, first // self.n_jit)
 
@@ -194,13 +225,21 @@ class _Training:
             return _NoSummaries()
         return SummaryWriter(self.folder.path / "tensorboard", purge_step=purge_step)
 
-    def _log_loss(self, step: int, losses: jax.Array) -> dict[str, float]:
-        loss = float(jnp.mean(losses))
-        self._require_finite(loss, step)
-        _logger.info("step: %d, training_loss: %.5e", step, loss)
-        self.summaries.scalar("training_loss", loss, step)
-        self.history.add(step, training_loss=loss)
-        return {"loss": loss}
+    def _log_loss(self, step: int, losses: Any) -> dict[str, float]:
+        values = self._report("training", step, losses)
+        self._require_finite(values["loss"], step)
+        self.history.add(step, training_loss=values["loss"])
+        return values
+
+    def _report(self, kind: str, step: int, losses: Any) -> dict[str, float]:
+        """Logs the mean of each column of losses ``[..., columns]``."""
+        names = self.experiment.loss_names
+        columns = [losses] if len(names) == 1 else [losses[..., column] for column in range(len(names))]
+        values = {name: float(column.mean()) for name, column in zip(names, columns, strict=True)}
+        _logger.info("step: %d, %s", step, ", ".join(f"{kind}_{name}: {value:.5e}" for name, value in values.items()))
+        for name, value in values.items():
+            self.summaries.scalar(f"{kind}_{name}", value, step)
+        return values
 
     def _require_finite(self, value: float, step: int) -> None:
         if not np.isfinite(value):
@@ -209,7 +248,7 @@ class _Training:
                 "lower optim.lr, keep optim.grad_clip positive, or look at the data, and start again to go on from it"
             )
 
-    def _finish_iteration(self, state: TrainState, step: int) -> TrainState:
+    def _finish_iteration(self, state: Any, step: int) -> Any:
         """The held-out loss and the snapshot of loop index ``step``; both advance the state's key."""
         training = self.training
         if step % training.eval_freq == 0:
@@ -220,63 +259,41 @@ class _Training:
                 state = self._sample(state, step)
         return state
 
-    def _evaluate(self, state: TrainState, step: int) -> TrainState:
+    def _evaluate(self, state: Any, step: int) -> Any:
         first = step // self.training.eval_freq * self.n_jit
         images = np.stack([self.eval_data.batch(first + j).image for j in range(self.n_jit)])
-        rng, losses = self.eval_call(state.rng, state.params_ema, self.parallel.shard(images, axis=1))
-        loss = float(jnp.mean(losses))
-        _logger.info("step: %d, eval_loss: %.5e", step, loss)
-        self.summaries.scalar("eval_loss", loss, step)
-        self.history.add(step, eval_loss=loss)
-        return state._replace(rng=rng)
+        state, losses = self.experiment.eval_call(state, self.experiment.to_device(images))
+        self.history.add(step, eval_loss=self._report("eval", step, losses)["loss"])
+        return state
 
-    def _save_for_preemption(self, state: TrainState, step: int) -> None:
+    def _save_for_preemption(self, state: Any, step: int) -> None:
         number = step // self.training.snapshot_freq_for_preemption
         # one more than the original keeps, so that a damaged file has a predecessor
         self._save(state, step, "checkpoints-meta", number, keep=2)
 
-    def _save(self, state: TrainState, step: int, name: str, number: int, *, keep: int | None) -> None:
-        self._require_finite(float(_sum(state.params)), step)
+    def _save(self, state: Any, step: int, name: str, number: int, *, keep: int | None) -> None:
+        self._require_finite(self.experiment.check_sum(state), step)
         if self.leader:
-            path = save_checkpoint(self.folder.folder(name), self.experiment.encode_state(state), number, keep=keep)
+            data = self.experiment.encode_state(state)
+            path = save_checkpoint(self.folder.folder(name), data, number, suffix=self.experiment.suffix, keep=keep)
             _logger.info("saved %s", path)
 
-    def _sample(self, state: TrainState, step: int) -> TrainState:
+    def _sample(self, state: Any, step: int) -> Any:
         """Draws ``training.batch_size`` images with the averaged parameters and writes them."""
-        config = self.experiment.config
-        rng, key = _split(state.rng)
-        shape = self.experiment.image_shape
-        batch = self.training.batch_size
-        if config.sampling.legacy_rng:
-            noise = LegacyNoise(key, (batch, *shape))
-        else:
-            noise = PerSampleNoise(key, self.parallel.shard_range(batch), shape)
-        images = self.parallel.gather(self.experiment.sampler(state.params_ema, noise).images)
+        state, images = self.experiment.draw_snapshot(state)
         if self.leader:
-            folder = self.folder.folder("samples", f"iter_{step}_host_0")
-            _write_samples(folder, images)
+            folder = self.folder.folder("samples", self.experiment.sample_folder(step))
+            # parity: the JAX program's array has a leading device axis
+            _write_samples(folder, images, device_axis=self.experiment.framework == "jax")
             self.summaries.image("samples", image_grid(images), step)
-        return state._replace(rng=rng)
+        return state
 
 
-@jax.jit
-def _split(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The carry and the key that one split hands out."""
-    carry, key = jax.random.split(key)
-    return carry, key
-
-
-@jax.jit
-def _sum(params: Any) -> jax.Array:
-    """Not finite if any parameter is not."""
-    return sum((jnp.sum(leaf * 0.0) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
-
-
-def _write_samples(folder: Path, images: np.ndarray) -> None:
-    """``sample.np`` (NumPy format, uint8 ``[1, B, H, W, C]``) and the grid ``sample.png``."""
+def _write_samples(folder: Path, images: np.ndarray, *, device_axis: bool) -> None:
+    """``sample.np`` (NumPy format, uint8 ``[B, H, W, C]``, perhaps with an axis before) and the grid ``sample.png``."""
     buffer = io.BytesIO()
-    # parity: the name's ending and the leading device axis are the original's
-    np.save(buffer, to_uint8(images)[None])
+    # parity: the name's ending is the originals'
+    np.save(buffer, to_uint8(images)[None] if device_axis else to_uint8(images))
     atomic_write(folder / "sample.np", buffer.getvalue())
     save_png(folder / "sample.png", image_grid(images))
 

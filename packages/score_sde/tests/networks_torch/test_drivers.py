@@ -174,11 +174,12 @@ def test_keys_and_order_of_the_programs_files(case, official_config, original_ke
     assert keys == original_key(model)
 
 
-def test_a_file_of_the_program_is_continued_and_written_back(experiment, tmp_path):
+@pytest.mark.parametrize("case", ["ve_ncsnpp_continuous", "vp_ddpmpp_continuous"])
+def test_a_file_of_the_program_is_continued_and_written_back(case, experiment, tmp_path):
     """Two updates after the restored two have its losses; what is written is what was read, and our key beside it."""
-    facts = goldens.load("score_sde", "torch/checkpoint_ve_ncsnpp_continuous.json")
-    tree = load_pth(goldens.path("score_sde", "torch/checkpoint_ve_ncsnpp_continuous.pth"))
-    batches = torch.tensor(arrays("checkpoint_ve_ncsnpp_continuous")["batches"])
+    facts = goldens.load("score_sde", f"torch/checkpoint_{case}.json")
+    tree = load_pth(goldens.path("score_sde", f"torch/checkpoint_{case}.pth"))
+    batches = torch.tensor(arrays(f"checkpoint_{case}")["batches"])
     config, sde, model, _ = experiment(facts)
     keys = original_keys(model, config)
     assert list(tree["model"]) == ["module.sigmas", *(f"module.{key}" for key in keys.values())]
@@ -189,7 +190,7 @@ def test_a_file_of_the_program_is_continued_and_written_back(experiment, tmp_pat
         for parameter in model.parameters():
             parameter.zero_()
     state = state_from_tree(tree, fresh, keys, ("sigmas",))
-    assert (state.step, state.num_updates, state.ema_rate) == (2, 2, 0.999)
+    assert (state.step, state.num_updates, state.ema_rate) == (2, 2, config.model.ema_rate)
 
     torch.save(state_to_tree(state, keys, {"sigmas": torch.tensor(tree["model"]["module.sigmas"])}), tmp_path / "f.pth")
     written = load_pth(tmp_path / "f.pth")

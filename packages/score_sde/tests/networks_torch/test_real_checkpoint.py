@@ -29,16 +29,17 @@ def test_jax_program(which, official_config):
     assert_close(out.permute(0, 2, 3, 1), forward[f"out_{which}"])
 
 
+@pytest.mark.parametrize("case", ["ve_ncsnpp_continuous", "vp_ddpmpp_continuous"])
 @pytest.mark.parametrize("which", ["raw", "ema"])
-def test_pytorch_program(which, official_config):
+def test_pytorch_program(which, case, official_config):
     """From their file to our network by way of the names, and back to their arrays."""
-    facts = goldens.load("score_sde", "torch/checkpoint_ve_ncsnpp_continuous.json")
-    forward = goldens.load("score_sde", "torch/checkpoint_ve_ncsnpp_continuous.npz")
+    facts = goldens.load("score_sde", f"torch/checkpoint_{case}.json")
+    forward = goldens.load("score_sde", f"torch/checkpoint_{case}.npz")
     # Their learning rate is a NumPy number: three harmless names more than weights_only knows.
     scalar = getattr(np, "_core").multiarray.scalar  # noqa: B009 (under the name of the NumPy of that time)
     allowed: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Float64DType]
     with torch.serialization.safe_globals(allowed):
-        state = torch.load(goldens.path("score_sde", "torch/checkpoint_ve_ncsnpp_continuous.pth"), weights_only=True)
+        state = torch.load(goldens.path("score_sde", f"torch/checkpoint_{case}.pth"), weights_only=True)
 
     config = official_config(facts["base"], facts["overrides"])
     model = networks.create_model(config).eval()

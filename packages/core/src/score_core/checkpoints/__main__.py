@@ -226,7 +226,7 @@ def _write_report(
         "source": {"path": str(source[1]), "format": source[0]},
         "target": {"path": str(options.target), "format": options.to},
         "config": options.config,
-        "model": None if config is None or not hasattr(config, "model") else config.model.get("name"),
+        "model": {"name": getattr(getattr(config, "model", None), "name", None), "flavor": report.flavor},
         "matched": report.copied,
         "reshaped": report.reshaped,
         "missing": report.missing,

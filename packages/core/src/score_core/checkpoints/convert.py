@@ -50,7 +50,7 @@ from score_core.checkpoints.safetensors_state import (
 )
 from score_core.checkpoints.sources import checkpoint_file, run_config
 from score_core.checkpoints.store import read_checkpoint
-from score_core.checkpoints.training_state import one_set, parameter_sets, whole_state
+from score_core.checkpoints.training_state import FLAVOR, one_set, parameter_sets, reshape_norms, whole_state
 from score_core.checkpoints.tree import flatten
 from score_core.errors import UsageError
 
@@ -157,11 +157,18 @@ def read_source(source: Source, config: Any, report: Report) -> dict[str, Any]:
 def read_state(path: Path, config: Any = None) -> tuple[str, dict[str, Any], Report]:
     """The format of a checkpoint, its tree, and the report.
 
+    Of the family score_sde it is a whole training state as the JAX program's files have it (a set of weights becomes
+    one, of step 0), and ``report.flavor`` says whose network it is.
+
     Raises:
         CheckpointError, UsageError: as :func:`open_source` and :func:`read_source`.
     """
     source, report = open_source(path), Report()
-    return source.name, read_source(source, config, report), report
+    tree = read_source(source, config, report)
+    if source.format.family == SCORE_SDE:
+        tree = whole_state(tree, config, report)
+        report.flavor = tree.pop("meta")[FLAVOR]
+    return source.name, tree, report
 
 
 def convert(
@@ -193,6 +200,7 @@ def convert(
         if options != _DEFAULT:
             raise UsageError(f"--weights, --norms and --no-module are for formats of score_sde, which {target} is not.")
         return FORMATS[target].write(tree, config, report), report
+    report.flavor = tree["meta"][FLAVOR]
     _note_numbers(tree, report)
     if target not in _ONE_SET and options.weights in (None, "both"):
         return _write(whole_state(tree, config, report), target, config, options, report), report
@@ -215,8 +223,11 @@ def _write(tree: dict[str, Any], target: str, config: Any, options: Options, rep
     meta = {**tree["meta"], "norms": options.norms, "module": options.module}
     content = FORMATS[target].write({**tree, "meta": meta}, config, report)
     if not (report.copied or report.reshaped):  # no name was translated
-        names = flatten(next(iter(parameter_sets(tree).values())))
-        report.copied += [(path, path) for path in names]
+        params = next(iter(parameter_sets(tree).values()))
+        folded = flatten(reshape_norms(params, old=options.norms == "old"))
+        for path, value in flatten(params).items():
+            same = np.shape(value) == np.shape(folded[path])
+            (report.copied if same else report.reshaped).append((path, path))
     return content
 
 

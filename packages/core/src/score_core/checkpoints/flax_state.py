@@ -38,10 +38,12 @@ def write_flax(tree: dict[str, Any], config: Any, report: Report) -> bytes:
     meta = tree["meta"]
     if meta.get("norms") == "new":
         tree = map_sets(tree, lambda params: reshape_norms(params, old=False))
+    marked = flavor_matters(config) and flavor_of(tree) == "pytorch"
     if "params" in tree:
+        if marked:
+            report.notes.append("a tree alone cannot say that these are parameters of the PyTorch program's network")
         return msgpack_format.dumps(sort_names(tree["params"]))
     state = tree["optimizer"]["state"]
-    marked = flavor_matters(config) and flavor_of(tree) == "pytorch"
     if marked:
         report.notes.append(
             "model_state/flavor says that these are parameters of the PyTorch network, with which the JAX program "

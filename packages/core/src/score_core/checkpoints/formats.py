@@ -48,6 +48,7 @@ class Report:
         missing: names of the network that are not in the file, and descriptions of those of another shape.
         unused: names in the file that the network does not have. Any of either ends the conversion.
         notes: what could not be carried over, and what was put in its place; sentences.
+        flavor: whose network it is where programs differ, "jax" or "pytorch"; empty: not known.
     """
 
     copied: list[tuple[str, str]] = field(default_factory=list)
@@ -55,6 +56,7 @@ class Report:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    flavor: str = ""
 
 
 class Format(NamedTuple):

@@ -20,6 +20,7 @@ from score_core.checkpoints.torch_conversion import compare_state_dict, compare_
 from score_core.checkpoints.torch_names import torch_leaves
 from score_core.checkpoints.training_state import flavor_matters
 from score_core.checkpoints.tree import flatten, unflatten
+from score_core.errors import UsageError
 
 __all__ = ["CLASSIFIER", "Fits", "diffusers_fits", "flax_fits", "pth_fits", "safetensors_fits"]
 
@@ -88,8 +89,11 @@ def diffusers_fits(path: Path, where: Any) -> Fits:
     found = {name: value.shape for name, value in unet_arrays(path).items()}
 
     def fits(config: Any) -> bool:
+        try:
+            names = diffusers_names(config)
+        except UsageError:  # the class cannot express it
+            return False
         shapes = {leaf.key: leaf.shape for leaf in torch_leaves(config)}
-        names = diffusers_names(config)
         wanted = {n.diffusers_key: shapes[n.torch_key][::-1] if n.transposed else shapes[n.torch_key] for n in names}
         return found == wanted
 

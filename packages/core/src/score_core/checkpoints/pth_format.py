@@ -109,7 +109,7 @@ _DAMAGED = (
 
 def loads_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
     """:func:`load_pth` of bytes; ``where`` is what errors call them."""
-    return _loads(data, where, _Resolver)
+    return loads_with(data, where, _Resolver, _Machine)
 
 
 def outline_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
@@ -117,12 +117,14 @@ def outline_pth(data: bytes, *, where: Any = "checkpoint") -> Any:
 
     Takes no memory for them and little time, which is what a format's ``recognises`` wants.
     """
-    return _loads(data, where, _Outliner)
+    return loads_with(data, where, _Outliner, _Machine)
 
 
-def _loads(data: bytes, where: Any, resolver: "type[_Resolver]") -> Any:
+def loads_with(data: bytes, where: Any, resolver: "type[_Resolver]", machine: "MakeMachine") -> Any:
+    """:func:`loads_pth` by a machine and a resolver that know more (:mod:`score_core.checkpoints.pth_objects`)."""
     try:
-        content, storages = _read_zip(data) if data[:4] == b"PK\x03\x04" else _read_old(data)
+        read = _read_zip if data[:4] == b"PK\x03\x04" else _read_old
+        content, storages = read(data, machine)
         return resolver(storages).value(content)
     except _Unreadable as error:
         raise CheckpointError(f"{where} is not read: {error}") from error
@@ -133,7 +135,7 @@ def _loads(data: bytes, where: Any, resolver: "type[_Resolver]") -> Any:
         ) from error
 
 
-def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes | memoryview]]:
+def _read_zip(data: bytes, machine: "MakeMachine") -> tuple[Any, Callable[[str], bytes | memoryview]]:
     archive = zipfile.ZipFile(io.BytesIO(data))
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
@@ -148,21 +150,21 @@ def _read_zip(data: bytes) -> tuple[Any, Callable[[str], bytes | memoryview]]:
 
     if root + "byteorder" in archive.namelist() and read("byteorder") != b"little":
         raise _Unreadable("it was written on a big-endian machine. Save it again on another.")
-    return _Machine(io.BytesIO(read("data.pkl"))).load(), lambda key: read(f"data/{key}")
+    return machine(io.BytesIO(read("data.pkl"))).load(), lambda key: read(f"data/{key}")
 
 
-def _read_old(data: bytes) -> tuple[Any, Callable[[str], bytes | memoryview]]:
+def _read_old(data: bytes, machine: "MakeMachine") -> tuple[Any, Callable[[str], bytes | memoryview]]:
     file = io.BytesIO(data)
     if _Machine(file).load() != _MAGIC or _Machine(file).load() != _VERSION:
         raise _Unreadable("it was not written by torch.save.")
     _Machine(file).load()
-    machine = _Machine(file)
-    content = machine.load()
+    contents = machine(file)
+    content = contents.load()
     keys = _Machine(file).load()
     numbers: dict[str, memoryview] = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        begin, size = file.tell(), _itemsize(machine.dtypes[key]) * max(count, 0)
+        begin, size = file.tell(), _itemsize(contents.dtypes[key]) * max(count, 0)
         numbers[key] = memoryview(data)[begin : begin + size]
         file.seek(begin + len(numbers[key]))
     return content, numbers.__getitem__
@@ -309,6 +311,9 @@ class _Machine(pickle._Unpickler):  # type: ignore[misc, name-defined]
         return _Storage(str(dtype), key, count, offset)
 
 
+MakeMachine = Callable[[io.BytesIO], _Machine]
+
+
 class _Resolver:
     """Replaces tensors by arrays, everywhere in a structure; what is shared stays shared."""
 
@@ -323,6 +328,10 @@ class _Resolver:
             if node is None or isinstance(node, (bool, int, float, str, bytes, np.generic)):
                 return node
             raise ValueError(f"a bare {getattr(node, '__name__', type(node).__name__)}")
+        return self.once(node)
+
+    def once(self, node: Any) -> Any:
+        """What a container or tensor becomes, the same object at every mention."""
         if id(node) in self._done:
             return self._done[id(node)][1]
         if id(node) in self._open:

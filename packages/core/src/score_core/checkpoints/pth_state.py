@@ -44,6 +44,10 @@ __all__ = [
     "write_pth",
 ]
 
+_UNMARKED = (
+    "a state dict alone cannot say that these are parameters of the JAX program's network: use it with a configuration "
+    "whose model.flavor is jax"
+)
 _ENTRIES = ("optimizer", "model", "ema", "step")
 
 
@@ -52,17 +56,20 @@ def recognises_pth(data: bytes) -> bool:
     return data[:2] == b"\x80\x02" or data[:4] == b"PK\x03\x04"
 
 
-def split_pth(content: Any, where: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None, str]:
+def split_pth(content: Any, where: Any, config: Any = None) -> tuple[Mapping[str, Any], Mapping[str, Any] | None, str]:
     """The state dict of what a file holds, the whole training state if it is one, and the flavor.
+
+    The flavor is the file's own entry, or else what the configuration says, or else that of the PyTorch program.
 
     Raises:
         CheckpointError: it is neither a training state of the port nor a state dict.
     """
     if not isinstance(content, dict):
         raise CheckpointError(f"{where} is no training state of the PyTorch port: it is a {type(content).__name__}.")
+    own = (config.model.get(FLAVOR) if config is not None else None) or "pytorch"
     if not set(_ENTRIES) & set(content):
         _require_arrays(content, where)
-        return content, None, "pytorch"
+        return content, None, own
     if absent := [name for name in _ENTRIES if name not in content]:
         raise CheckpointError(f"{where} is no training state of the PyTorch port: it lacks {', '.join(absent)}.")
     kinds = {"optimizer": dict, "model": dict, "ema": dict}
@@ -72,7 +79,7 @@ def split_pth(content: Any, where: Any) -> tuple[Mapping[str, Any], Mapping[str,
     if not {"decay", "num_updates", "shadow_params"} <= set(content["ema"]):
         raise CheckpointError(f"{where} is no training state of the PyTorch port: its averages are incomplete.")
     _require_arrays(content["model"], where)
-    flavor = content.get(FLAVOR, "pytorch")
+    flavor = content.get(FLAVOR, own)
     return content["model"], content, flavor if flavor in ("jax", "pytorch") else "pytorch"
 
 
@@ -95,7 +102,7 @@ def read_pth(data: bytes, config: Any, report: Report, where: Any) -> dict[str, 
 
 def read_content(content: Any, config: Any, report: Report, where: Any) -> dict[str, Any]:
     """:func:`read_pth` of what a file holds."""
-    state_dict, content, flavor = split_pth(content, where)
+    state_dict, content, flavor = split_pth(content, where, config)
     params = state_dict_params(state_dict, config, report, where, flavor)
     if content is None:
         return {"params": params, "meta": {FLAVOR: flavor}}
@@ -199,6 +206,8 @@ def write_pth(tree: dict[str, Any], config: Any, report: Report) -> bytes:
     # Lazily and by name: the neutral core knows no framework, and only writing needs this one.
     dumps = import_module("score_core.torch.pth").dumps
     if "params" in tree:
+        if flavor_matters(config) and flavor_of(tree) == "jax":
+            report.notes.append(_UNMARKED)
         return dumps(OrderedDict(weights_state_dict(tree, config, report)))
     return dumps(state_content(tree, config, report))
 
@@ -209,7 +218,13 @@ def state_content(tree: Mapping[str, Any], config: Any, report: Report) -> dict[
     leaves = torch_leaves(config, flavor)
     optimizer = tree["optimizer"]
     model = to_torch(optimizer["target"], config, flavor=flavor)
+    averages = to_torch(tree["params_ema"], config, flavor=flavor)
     _report_names(config, report, flavor)
+    for leaf in leaves:
+        # Rounding lets the averages of a constant drift in the last digit in the JAX program.
+        if not leaf.trainable and not np.array_equal(model[leaf.key], averages[leaf.key], equal_nan=True):
+            largest = np.max(np.abs(model[leaf.key] - averages[leaf.key]))
+            report.notes.append(f"the average of {leaf.key}, which is not trained, has no place (off by {largest:.1e})")
     if "rng" in tree:
         report.notes.append("the random key has no place and is left out")
     flat = flatten(optimizer["state"]["param_states"])
@@ -246,7 +261,7 @@ def state_content(tree: Mapping[str, Any], config: Any, report: Report) -> dict[
         "ema": {
             "decay": float(np.asarray(tree["ema_rate"])),
             "num_updates": step,
-            "shadow_params": ema_list(to_torch(tree["params_ema"], config, flavor=flavor), config, flavor),
+            "shadow_params": ema_list(averages, config, flavor),
         },
         "step": step,
     }

@@ -54,7 +54,13 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(
-    folder: str | os.PathLike[str], data: bytes, step: int, *, prefix: str = "checkpoint_", keep: int | None = None
+    folder: str | os.PathLike[str],
+    data: bytes,
+    step: int,
+    *,
+    prefix: str = "checkpoint_",
+    suffix: str = "",
+    keep: int | None = None,
 ) -> Path:
     """Write checkpoint number ``step`` and its checksum, then prune.
 
@@ -62,7 +68,7 @@ def save_checkpoint(
         folder: where; made if missing.
         data: the file's contents.
         step: its number, >= 0; an existing file of that number is replaced.
-        prefix: what comes before the number.
+        prefix, suffix: what comes before and after the number.
         keep: how many to keep, >= 1: of the numbers below ``step`` all but the newest ``keep - 1`` are removed.
             None keeps all.
 
@@ -73,8 +79,8 @@ def save_checkpoint(
     if step < 0 or (keep is not None and keep < 1):
         raise ValueError(f"a checkpoint's number is at least 0 and keep at least 1: found {step} and {keep}")
     folder = Path(folder)
-    path = folder / f"{prefix}{step}"
-    _clean(folder, prefix)
+    path = folder / f"{prefix}{step}{suffix}"
+    _clean(folder, prefix, suffix)
     digest = sha256(data).hexdigest()
     present = _digests_of_present(path)
     _write_sidecar(path, [*present, digest])
@@ -87,16 +93,18 @@ def save_checkpoint(
     if present:
         _write_sidecar(path, [digest])
     if keep is not None:
-        older = [old for number, old in list_checkpoints(folder, prefix) if number < step]
+        older = [old for number, old in list_checkpoints(folder, prefix, suffix) if number < step]
         for old in older[: max(0, len(older) - (keep - 1))]:
             _remove(old)
     return path
 
 
-def list_checkpoints(folder: str | os.PathLike[str], prefix: str = "checkpoint_") -> list[tuple[int, Path]]:
+def list_checkpoints(
+    folder: str | os.PathLike[str], prefix: str = "checkpoint_", suffix: str = ""
+) -> list[tuple[int, Path]]:
     """(number, path) of every checkpoint file in ``folder`` in numerical order; empty if there is no such folder."""
     folder = Path(folder)
-    pattern = re.compile(re.escape(prefix) + _NUMBER)
+    pattern = re.compile(re.escape(prefix) + _NUMBER + re.escape(suffix))
     if not folder.is_dir():
         return []
     try:
@@ -107,20 +115,20 @@ def list_checkpoints(folder: str | os.PathLike[str], prefix: str = "checkpoint_"
     return sorted((int(match["number"]), entry) for match, entry in matches if match and entry.is_file())
 
 
-def latest_checkpoint(folder: str | os.PathLike[str], prefix: str = "checkpoint_") -> Path | None:
+def latest_checkpoint(folder: str | os.PathLike[str], prefix: str = "checkpoint_", suffix: str = "") -> Path | None:
     """The checkpoint with the highest number, or None."""
-    present = list_checkpoints(folder, prefix)
+    present = list_checkpoints(folder, prefix, suffix)
     return present[-1][1] if present else None
 
 
-def find_checkpoint(folder: str | os.PathLike[str], step: int, prefix: str = "checkpoint_") -> Path:
+def find_checkpoint(folder: str | os.PathLike[str], step: int, prefix: str = "checkpoint_", suffix: str = "") -> Path:
     """The file of checkpoint number ``step`` (0 is a number like any other).
 
     Raises: MissingCheckpointError listing those present.
     """
-    path = Path(folder) / f"{prefix}{step}"
+    path = Path(folder) / f"{prefix}{step}{suffix}"
     if not path.is_file():
-        raise MissingCheckpointError(_explain_missing(path, prefix))
+        raise MissingCheckpointError(_explain_missing(path, prefix, suffix))
     return path
 
 
@@ -135,7 +143,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> bytes:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise MissingCheckpointError(_explain_missing(path, path.name.rstrip("0123456789"))) from error
+            suffix = path.suffix
+            prefix = path.name.removesuffix(suffix).rstrip("0123456789")
+            raise MissingCheckpointError(_explain_missing(path, prefix, suffix)) from error
         except IsADirectoryError as error:
             raise CheckpointError(f"{path} is a folder, not a checkpoint file: name the file itself.") from error
         except OSError as error:
@@ -149,13 +159,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_latest(
-    folder: str | os.PathLike[str], prefix: str = "checkpoint_", *, decode: Callable[[bytes], Any] | None = None
+    folder: str | os.PathLike[str],
+    prefix: str = "checkpoint_",
+    suffix: str = "",
+    *,
+    decode: Callable[[bytes], Any] | None = None,
 ) -> Checkpoint | None:
     """The newest good checkpoint; a damaged one is reported by a logged warning and the one before it is tried.
 
     Arguments:
         folder: where to look; may be missing.
-        prefix: what comes before the number.
+        prefix, suffix: what comes before and after the number.
         decode: makes the contents of the bytes and raises CheckpointError if they are damaged, like
             ``msgpack_format.loads``; it finds damage in files without a checksum. It should not compare with a model:
             a wrong model is not damage.
@@ -165,7 +179,7 @@ def read_latest(
     Raises: CheckpointError if there are some and all are damaged.
     """
     for _ in range(_READ_ATTEMPTS):
-        present = list_checkpoints(folder, prefix)
+        present = list_checkpoints(folder, prefix, suffix)
         damage: list[str] = []
         for step, path in reversed(present):
             try:
@@ -187,7 +201,7 @@ def remove_checkpoints(folder: str | os.PathLike[str], prefix: str) -> None:
     """Remove every checkpoint with ``prefix`` in ``folder``, checksums and leftovers included."""
     for _, path in list_checkpoints(folder, prefix):
         _remove(path)
-    _clean(Path(folder), prefix)
+    _clean(Path(folder), prefix, "")
 
 
 def _remove(path: Path) -> None:
@@ -199,9 +213,9 @@ def _remove(path: Path) -> None:
     _discard(_sidecar(path))
 
 
-def _clean(folder: Path, prefix: str) -> None:
-    """Remove what killed writers of this prefix left: temporary files, and checksums of files that are not there."""
-    name = re.escape(prefix) + _NUMBER
+def _clean(folder: Path, prefix: str, suffix: str) -> None:
+    """Remove what killed writers of such names left: temporary files, and checksums of files that are not there."""
+    name = re.escape(prefix) + _NUMBER + re.escape(suffix)
     sidecar = re.compile(rf"\.(?P<file>{name})\.sha256")
     remove_leftovers(folder, re.compile(rf"{name}|\.{name}\.sha256".replace("?P<number>", "?:")))
     for entry in folder.glob(".*.sha256"):
@@ -253,9 +267,9 @@ def _digests_of_present(path: Path) -> list[str]:
         return []  # what cannot be read is not worth protecting
 
 
-def _explain_missing(path: Path, prefix: str) -> str:
+def _explain_missing(path: Path, prefix: str, suffix: str) -> str:
     if not path.parent.is_dir():
         return f"no checkpoint {path}: the folder {path.parent} does not exist. Check the work directory."
-    present = [file.name for _, file in list_checkpoints(path.parent, prefix)]
+    present = [file.name for _, file in list_checkpoints(path.parent, prefix, suffix)]
     found = ", ".join(present) if present else "none"
     return f"no checkpoint {path}. Present in {path.parent}: {found}. Ask for one of these or train further."

@@ -18,6 +18,7 @@ from score_core.checkpoints.errors import CheckpointError
 from score_core.checkpoints.torch_leaf import TorchLeaf, Transform
 from score_core.checkpoints.torch_names import torch_leaves
 from score_core.checkpoints.tree import flatten, sort_names, unflatten
+from score_core.noise_scales import langevin_sigmas
 
 __all__ = [
     "Comparison",
@@ -94,7 +95,7 @@ def compare_state_dict(state_dict: Mapping[str, Any], config: Any, flavor: str =
     """
     leaves = torch_leaves(config, flavor)
     known = {leaf.key for leaf in leaves if leaf.name}
-    needless = {leaf.key for leaf in leaves if not leaf.name} | ({SIGMAS} if _has_levels(config) else set())
+    needless = {leaf.key for leaf in leaves if not leaf.name} | {SIGMAS}
     given = strip_module(state_dict)
     wanted = [(leaf, leaf.key, (leaf.shape,)) for leaf in leaves if leaf.name]
     torch_only = tuple(key for key in given if key in needless)
@@ -201,7 +202,7 @@ def to_torch(
     if _has_levels(config):
         model = config.model
         # parity: float64, unlike the levels of the Flax networks (noise_scales.model_sigmas).
-        state_dict[SIGMAS] = np.exp(np.linspace(np.log(model.sigma_max), np.log(model.sigma_min), model.num_scales))
+        state_dict[SIGMAS] = langevin_sigmas(model.sigma_max, model.sigma_min, model.num_scales)
     for leaf in torch_leaves(config, flavor):
         if leaf.name is None:
             state_dict[leaf.key] = np.zeros(leaf.shape, np.float32)

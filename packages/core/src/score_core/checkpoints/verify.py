@@ -85,7 +85,7 @@ def run_safetensors(path: Path, config: Any, weights: str) -> np.ndarray:
 
 def run_pth(path: Path, config: Any, weights: str) -> np.ndarray:
     """The PyTorch network with the parameters of a ``.pth`` file."""
-    state_dict, content, flavor = split_pth(loads_pth(read_checkpoint(path), where=path), path)
+    state_dict, content, flavor = split_pth(loads_pth(read_checkpoint(path), where=path), path, config)
     if content is not None and weights == "ema":
         state_dict = ema_state_dict(content["ema"]["shadow_params"], state_dict, config, flavor)
     return run_state_dict(state_dict, config, flavor)

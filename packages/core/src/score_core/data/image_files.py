@@ -13,6 +13,7 @@ Names decide everything, so that the same images give the same source in both fo
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +21,10 @@ from score_core.data.encoded import open_image
 from score_core.data.errors import DataError
 from score_core.data.source import Request, fingerprint, split_indices
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFilesSource", "natural_key"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["IMAGE_SUFFIXES", "ImageFilesSource", "natural_key", "square"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -134,14 +138,18 @@ class ImageFilesSource:
         return open_image(self._read(name), name, self._place)
 
     def _decode(self, name: str) -> np.ndarray:
-        from PIL import Image, ImageOps
+        return square(self._open(name), self.shape[0], self.shape[2])
 
-        size, _, channels = self.shape
-        image = ImageOps.exif_transpose(self._open(name)).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
-        if image.size != (size, size):
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.crop((left, top, left + side, top + side))
-            # Not resize's own box: its edges would mix with pixels that are not in the square.
-            image = image.resize((size, size), Image.Resampling.BICUBIC)
-        return np.asarray(image).reshape(self.shape)
+
+def square(image: "Image.Image", size: int, channels: int) -> np.ndarray:
+    """The central square of an image, turned upright, uint8 ``[size, size, channels]``; 1, 3 or 4 channels."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    if image.size != (size, size):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        # Not resize's own box: its edges would mix with pixels that are not in the square.
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(size, size, channels)

@@ -28,6 +28,7 @@ from score_core.controllable import (
     class_conditional_score,
     gray_measurement,
     measure,
+    require_every_level,
 )
 from score_core.correctors import Corrector
 from score_core.jax.ode import default_loop, integrate, integrate_scipy
@@ -124,11 +125,7 @@ def _get_sampler(
     corrector_norm: str = "batch",
     noise_consistent: bool = False,
 ) -> Callable[[Any, MeasurementNoise, Measurement], Samples]:
-    if not issubclass(predictor, Predictor):
-        raise ValueError(
-            f"{predictor.__name__} cannot inpaint or colourise: the known part is put in at every noise level of the "
-            "SDE, and few-step rules skip most of them. Take reverse_diffusion, euler_maruyama or ancestral_sampling."
-        )
+    require_every_level(predictor)
     grid = time_grid(sde.N, T=sde.T, eps=eps)
 
     def sampler(params: Any, noise: MeasurementNoise, measurement: Measurement) -> Samples:

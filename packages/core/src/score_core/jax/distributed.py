@@ -22,22 +22,14 @@ from typing import Any
 import jax
 
 from score_core.errors import UsageError, UserError
+from score_core.runs.launch import ProcessLostError, check_rank, parse_address, scheduler_rank
 
 __all__ = ["HEARTBEAT_TIMEOUT", "Distributed", "ProcessLostError", "use_scheduler_rank"]
 
 HEARTBEAT_TIMEOUT = 100
 """Seconds without a sign of life after which a process counts as lost; all others are then ended."""
 
-# What the launchers tell each process: its number, how many there are, its number on its machine.
-_LAUNCHERS = (
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-)
 _LOST = ("Gloo", "NCCL", "oordination service", "Connection reset", "Socket closed")
-
-
-class ProcessLostError(UserError):
-    """Another process of the run has ended, hangs, or never came."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +60,13 @@ class Distributed:
             "heartbeat_timeout_seconds": HEARTBEAT_TIMEOUT,
         }
         if self.coordinator is None:
-            _scheduler_rank()
+            scheduler_rank()
             jax.distributed.initialize(**limits)
             return self
-        host, port = _address(self.coordinator)
+        host, port = parse_address(self.coordinator)
         if self.num_processes is None or self.process_id is None:
             raise UsageError("a coordinator needs the number of processes and the number of this one as well")
-        _check_rank(self.process_id, self.num_processes)
+        check_rank(self.process_id, self.num_processes)
         deadline = time.monotonic() + self.timeout
         if self.process_id == 0:
             _receive(port, self.num_processes, deadline, self.timeout)
@@ -93,10 +85,7 @@ class Distributed:
         lost = isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and any(m in str(error) for m in _LOST)
         atexit.register(_leave, getattr(error, "exit_code", 1))
         if lost:
-            raise ProcessLostError(
-                "another process of this run has ended or cannot be reached any more (its own message says why). "
-                "Start all of them again: the run goes on from its last checkpoint"
-            ) from error
+            raise ProcessLostError.during_a_run() from error
 
 
 def use_scheduler_rank() -> tuple[int, int]:
@@ -106,37 +95,11 @@ def use_scheduler_rank() -> tuple[int, int]:
 
     Raises: UsageError if neither started this process.
     """
-    index, count, local = _scheduler_rank()
+    index, count, local = scheduler_rank()
     visible = os.environ.get("JAX_LOCAL_DEVICE_IDS", str(local))
     jax.config.update("jax_cuda_visible_devices", visible)
     jax.config.update("jax_rocm_visible_devices", visible)
     return index, count
-
-
-def _scheduler_rank() -> tuple[int, int, int]:
-    for names in _LAUNCHERS:
-        if all(os.environ.get(name, "").isdecimal() for name in names):
-            index, count, local = (int(os.environ[name]) for name in names)
-            return index, count, local
-    raise UsageError(
-        "neither Slurm (srun) nor Open MPI (mpirun) started this process, so it cannot find the others; "
-        "give the number of processes and the number of this one, and to train the coordinator"
-    )
-
-
-def _check_rank(process_id: int, num_processes: int) -> None:
-    if not 0 <= process_id < num_processes:
-        raise UsageError(
-            f"process number {process_id} of {num_processes} processes cannot be; numbers go from 0 to the number of "
-            "processes minus 1"
-        )
-
-
-def _address(coordinator: str) -> tuple[str, int]:
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UsageError(f"the coordinator is {coordinator!r}; it must be HOST:PORT, such as node01:29500")
-    return host.strip("[]"), int(port)
 
 
 def _receive(port: int, count: int, deadline: float, timeout: float) -> None:

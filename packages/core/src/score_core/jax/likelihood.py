@@ -17,9 +17,16 @@ import jax.numpy as jnp
 
 from score_core.jax.ode import default_loop, integrate, integrate_scipy
 from score_core.jax.sampling import ApplyFn
-from score_core.likelihood import LikelihoodResult, bits_per_dim, bpd_offset, hutchinson, probability_flow_drift
+from score_core.likelihood import (
+    LikelihoodResult,
+    bits_per_dim,
+    bpd_offset,
+    get_flow,
+    hutchinson,
+)
 from score_core.parameterization import get_score_fn
 from score_core.sdes import SDE
+from score_core.solvers.semilinear import TOLERANCE
 
 __all__ = ["get_likelihood_fn"]
 
@@ -35,6 +42,7 @@ def get_likelihood_fn(
     eps: float = 1e-5,
     solver: str = "device",
     loop: str | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Callable[[Any, jax.Array, jax.Array], LikelihoodResult]:
     """Builds the bits/dim estimator.
 
@@ -42,11 +50,13 @@ def get_likelihood_fn(
         sde: the forward SDE.
         apply_fn: the network.
         inverse_scaler: model range to data range; fixes the constant of the change of variables.
-        rtol, atol: tolerances of the solver; one error norm over the whole batch.
+        rtol, atol: tolerances of RK45 in time; one error norm over the whole batch.
         method: ``"RK45"``; with ``solver="scipy"`` any method of ``solve_ivp``.
         eps: where the integration starts.
-        solver: ``"device"`` or ``"scipy"``.
+        solver: ``"device"``, ``"scipy"`` or ``"exponential_rk45"`` (several times fewer evaluations; see
+            :mod:`score_core.solvers.semilinear`).
         loop: ``"scan"`` or ``"host"``; by default the faster one for the back end.
+        tolerance: that of ``"exponential_rk45"``: error of a step in nats per dimension, largest of the batch.
 
     Returns:
         ``likelihood(params, data, probe) -> LikelihoodResult``: ``data`` ``[B, ...]`` dequantised images in the model
@@ -55,10 +65,7 @@ def get_likelihood_fn(
     Raises:
         ValueError: for another solver, or another method on the device.
     """
-    if solver not in ("device", "scipy"):
-        raise ValueError(f"solver is {solver!r}; it must be 'device' or 'scipy'")
-    if solver == "device" and method != "RK45":
-        raise ValueError(f"method is {method!r}; on the device it must be 'RK45' (solver='scipy' has others)")
+    flow = get_flow(sde, eps, solver, method, rtol=rtol, atol=atol, tolerance=tolerance)
     offset = bpd_offset(inverse_scaler)
 
     def derivative(args: Any, t: jax.Array, y: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -66,26 +73,27 @@ def get_likelihood_fn(
         x, _ = y
         # parity: the ODE reads the network in continuous time even if it was trained with discrete noise levels
         score_fn = get_score_fn(sde, lambda x, labels: apply_fn(params, x, labels), True)
-        drift_fn = probability_flow_drift(sde, score_fn)
+        drift_fn = flow.drift(score_fn)
         time = jnp.full((x.shape[0],), t)
         drift, vjp = jax.vjp(lambda x: drift_fn(x, time), x)
         return drift, hutchinson(probe, vjp(probe)[0])
 
     @jax.jit
-    def finish(z: jax.Array, delta_logp: jax.Array) -> tuple[jax.Array, jax.Array]:
-        prior_logp = sde.prior_logp(z)
-        dims = z.size // z.shape[0]
-        return bits_per_dim(prior_logp, delta_logp, dims, offset), prior_logp + delta_logp
+    def finish(state: jax.Array, delta_logp: jax.Array) -> tuple[jax.Array, ...]:
+        z = flow.latent(state)
+        prior_logp, dims = sde.prior_logp(z), z.size // z.shape[0]
+        delta_logp = delta_logp + dims * flow.log_scale_ratio
+        return bits_per_dim(prior_logp, delta_logp, dims, offset), prior_logp + delta_logp, z
 
     def likelihood(params: Any, data: jax.Array, probe: jax.Array) -> LikelihoodResult:
-        y0 = (data, jnp.zeros((data.shape[0],), jnp.float32))
-        options: dict[str, Any] = {"rtol": rtol, "atol": atol}
+        y0 = (flow.state(data), jnp.zeros((data.shape[0],), jnp.float32))
+        nfe: Any
+        problem = (derivative, (params, probe), y0, flow.start, flow.end)
         if solver == "scipy":
-            (z, delta), nfe = integrate_scipy(derivative, (params, probe), y0, eps, sde.T, method=method, **options)
+            y, nfe = integrate_scipy(*problem, method=method, **flow.options)
         else:
-            form = loop or default_loop(has_gradient=True)
-            (z, delta), nfe = integrate(derivative, (params, probe), y0, eps, sde.T, loop=form, **options)
-        bpd, nats = finish(z, delta)
+            y, nfe = integrate(*problem, loop=loop or default_loop(has_gradient=True), **flow.options)
+        bpd, nats, z = finish(*y)
         return LikelihoodResult(bpd=bpd, nats=nats, z=z, nfe=nfe, offset=offset)
 
     return likelihood

@@ -7,7 +7,7 @@ a CPU than outside, so the host form is the one to use there when the derivative
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,8 @@ def integrate(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     loop: LoopForm = "scan",
+    first_step: float | None = None,
+    error_norm: rk45.ErrorNorm | None = None,
 ) -> tuple[State, jax.Array]:
     """Integrates ``dy/dt = fun(args, t, y)`` from ``t0`` to ``t1``.
 
@@ -50,36 +52,49 @@ def integrate(
         t0, t1: the interval, in either direction.
         rtol, atol: tolerances.
         loop: ``"scan"`` or ``"host"``.
+        first_step, error_norm: instead of those of SciPy; the norm, like ``fun``, the same object from call to call.
 
     Returns:
         The state at ``t1`` and the number of evaluations (int32 scalar). If the integration fails, the state is NaN.
     """
+    options = _Options(rtol, atol, first_step, error_norm)
     if loop == "scan":
-        return _integrate_scan(fun, args, y0, t0, t1, rtol, atol)
-    state = _start(fun, args, y0, t0, t1, rtol, atol)
+        return _integrate_scan(fun, args, y0, t0, t1, options)
+    state = _start(fun, args, y0, t0, t1, options)
     while bool(rk45.unfinished(state, t1)):
-        state = _attempt(fun, args, state, t1, rtol, atol)
+        state = _attempt(fun, args, state, t1, options)
     return _finish(state, t1)
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
-def _start(fun: Callable[..., State], args: Any, y0: State, t0: float, t1: float, rtol: float, atol: float) -> Any:
-    return rk45.start(partial(fun, args), jnp.asarray(t0, y0[0].dtype), y0, t1, rtol, atol)
+class _Options(NamedTuple):
+    """What a compilation depends on besides the derivative and the interval."""
+
+    rtol: float
+    atol: float
+    first_step: float | None
+    error_norm: rk45.ErrorNorm | None
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4, 5), donate_argnums=2)
-def _attempt(fun: Callable[..., State], args: Any, state: Any, t1: float, rtol: float, atol: float) -> Any:
-    return rk45.attempt(partial(fun, args), state, t1, rtol, atol)
+@partial(jax.jit, static_argnums=(0, 3, 4, 5))
+def _start(fun: Callable[..., State], args: Any, y0: State, t0: float, t1: float, options: _Options) -> Any:
+    t = jnp.asarray(t0, y0[0].dtype)
+    return rk45.start(partial(fun, args), t, y0, t1, options.rtol, options.atol, options.first_step)
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4, 5, 6))
+@partial(jax.jit, static_argnums=(0, 3, 4), donate_argnums=2)
+def _attempt(fun: Callable[..., State], args: Any, state: Any, t1: float, options: _Options) -> Any:
+    return rk45.attempt(partial(fun, args), state, t1, options.rtol, options.atol, options.error_norm)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4, 5))
 def _integrate_scan(
-    fun: Callable[..., State], args: Any, y0: State, t0: float, t1: float, rtol: float, atol: float
+    fun: Callable[..., State], args: Any, y0: State, t0: float, t1: float, options: _Options
 ) -> tuple[State, jax.Array]:
-    derivative = partial(fun, args)
-    state = rk45.start(derivative, jnp.asarray(t0, y0[0].dtype), y0, t1, rtol, atol)
+    # the inner jits are inlined
     state = jax.lax.while_loop(
-        lambda s: rk45.unfinished(s, t1), lambda s: rk45.attempt(derivative, s, t1, rtol, atol), state
+        lambda s: rk45.unfinished(s, t1),
+        lambda s: _attempt(fun, args, s, t1, options),
+        _start(fun, args, y0, t0, t1, options),
     )
     return _finish(state, t1)
 

@@ -40,6 +40,7 @@ __all__ = [
 TrainApplyFn = Callable[..., jax.Array]
 """``apply_fn(params, x, labels, dropout_key=None) -> out``; a key means training mode."""
 LossFn = Callable[[Any, jax.Array, jax.Array, bool], jax.Array]
+"""``losses(params, key, x0, train) -> [B]``; or ``[B, k]``, of which the first is minimised and all are reported."""
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
 """``prepare(images uint8, key) -> x0``: dequantisation (if any) and scaling to the network's range."""
 
@@ -189,7 +190,12 @@ def get_update_fn(loss_fn: LossFn, adam: Optimizer, prepare: Prepare) -> UpdateF
         key, state = carry
         key, step_key = jax.random.split(key)
         x0 = prepare(images, _data_key(step_key))
-        loss, grads = jax.value_and_grad(lambda params: jnp.mean(loss_fn(params, step_key, x0, True)))(state.params)
+
+        def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+            means = jnp.mean(loss_fn(params, step_key, x0, True), axis=0)
+            return means if means.ndim == 0 else means[0], means
+
+        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         params, adam_state = adam.update(grads, state)
         ema = ema_update(state.params_ema, params, state.ema_rate)
         state = state._replace(step=state.step + 1, params=params, params_ema=ema, adam=adam_state)

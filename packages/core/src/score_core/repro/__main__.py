@@ -2,7 +2,7 @@
 
     repro list [--paper TEXT] [--table TEXT] [--metric NAME] [--runnable]
     repro show ID
-    repro run ID [--workdir DIR] [--scale smoke|full]
+    repro run ID [--workdir DIR] [--scale smoke|full] [--framework jax|torch]
     repro report [WORKDIR ...]
     repro cite ID
 
@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--scale", choices=SCALES, default="full", help="smoke: a minute or two, shows that everything works"
     )
+    run.add_argument(
+        "--framework", choices=("jax", "torch"), help="of programs that know both; default: the program's own"
+    )
     run.set_defaults(run=_run)
 
     report = commands.add_parser("report", help="write the reports of runs anew, without running anything")
@@ -110,9 +113,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     experiment = _experiment(options.id)
-    workdir: Path = options.workdir or default_workdir(experiment, options.scale)
+    workdir: Path = options.workdir or default_workdir(experiment, options.scale, options.framework)
     exit_code = run_stages(
-        experiment, workdir, options.scale, announce=lambda line: print(f"repro: {line}", flush=True)
+        experiment, workdir, options.scale, lambda line: print(f"repro: {line}", flush=True), options.framework
     )
     if exit_code != 0:
         print(f"error: a stage ended with status {exit_code}. The same command resumes it.", file=sys.stderr)

@@ -5,10 +5,12 @@ Of two losses of one kind at one step in ``history.csv``, the later line holds.
 
 import base64
 import io
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from score_core.errors import UserError
 from score_core.runs.history import read_history
 
 HISTORY = "history.csv"
@@ -60,6 +62,32 @@ def grid_figures(workdir: Path) -> list[Figure]:
         figures.append(_grid_figure(newest, alt, f"Samples after {step} training steps, not selected."))
     return figures
 
+
+def captioned_figures(workdir: Path) -> list[Figure]:
+    """The pictures that an experiment drew itself: ``figures/{name}.png`` with ``figures/{name}.json`` beside it, which
+    holds the text alternative ``alt`` and the ``caption``. Pictures without such a file are left out.
+
+    Raises:
+        UserError: a text file is damaged.
+    """
+    figures = []
+    for file in sorted(workdir.glob("figures/*.png")):
+        words = file.with_suffix(".json")
+        if not words.is_file():
+            continue
+        try:
+            record = json.loads(words.read_bytes())
+            alt, caption = str(record["alt"]), str(record["caption"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{words} does not hold alt and caption ({error!r}). Run the experiment again.") from error
+        figure = _grid_figure(file, alt, caption)
+        shrink = min(1.0, _WIDEST / figure.width)
+        size = {"width": round(figure.width * shrink), "height": round(figure.height * shrink)}
+        figures.append(replace(figure, **size, pixelated=False))
+    return figures
+
+
+_WIDEST = 860  # CSS pixels
 
 _UNNUMBERED = ("A grid of images drawn from the model.", "Samples, the first ones drawn, not selected.")
 # The text alternative and the caption of each picture of the evaluation.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from score_core.repro.compare import Comparison, Verdict, compare, overall
-from score_core.repro.figures import HISTORY, Figure, curve_figure, grid_figures, losses_of
+from score_core.repro.figures import HISTORY, Figure, captioned_figures, curve_figure, grid_figures, losses_of
 from score_core.repro.runner import RunRecord
 from score_core.repro.schema import Experiment
 from score_core.runs.provenance import utc_now
@@ -55,7 +55,7 @@ def gather(experiment: Experiment, record: RunRecord, workdir: Path) -> Outcome:
 def _figures(workdir: Path) -> list[Figure]:
     history = losses_of(workdir / HISTORY)
     curves = [] if history is None else [curve_figure(history)]
-    return [*grid_figures(workdir), *curves]
+    return [*grid_figures(workdir), *captioned_figures(workdir), *curves]
 
 
 def verdict_record(outcome: Outcome) -> dict[str, Any]:
@@ -64,6 +64,7 @@ def verdict_record(outcome: Outcome) -> dict[str, Any]:
         "schema": 1,
         "id": outcome.experiment.id,
         "scale": outcome.record.scale,
+        "framework": outcome.record.framework,
         "verdict": outcome.verdict,
         "utc": outcome.utc,
         "metrics": [_metric_record(comparison) for comparison in outcome.comparisons],

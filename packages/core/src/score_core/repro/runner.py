@@ -50,6 +50,7 @@ class RunRecord:
     id: str
     scale: str
     attempts: list[Attempt] = field(default_factory=list)
+    framework: str | None = None  # None: the stages' own default
 
     def write(self, workdir: Path) -> None:
         """Write the record into ``workdir``."""
@@ -68,7 +69,7 @@ def read_record(workdir: Path) -> RunRecord:
     try:
         contents: dict[str, Any] = json.loads(file.read_bytes())
         attempts = [Attempt(**attempt) for attempt in contents["attempts"]]
-        return RunRecord(contents["id"], contents["scale"], attempts)
+        return RunRecord(contents["id"], contents["scale"], attempts, contents.get("framework"))
     except FileNotFoundError:
         raise UsageError(
             f"{workdir} holds no run: there is no {RECORD}. `repro run ID --workdir DIR` makes one."
@@ -77,21 +78,27 @@ def read_record(workdir: Path) -> RunRecord:
         raise UserError(f"Cannot read {file}: {error!r}. Remove it; `repro run` writes it anew.") from error
 
 
-def default_workdir(experiment: Experiment, scale: str) -> Path:
+def default_workdir(experiment: Experiment, scale: str, framework: str | None = None) -> Path:
     """Where an experiment runs when no folder is given: below ``runs`` in the current folder."""
-    suffix = "" if scale == "full" else f"-{scale}"
-    return Path("runs", f"{experiment.id}{suffix}")
+    parts = [experiment.id, *([framework] if framework else []), *([] if scale == "full" else [scale])]
+    return Path("runs", "-".join(parts))
 
 
-def stage_command(experiment: Experiment, stage: str, workdir: Path, scale: str) -> list[str]:
+def stage_command(
+    experiment: Experiment, stage: str, workdir: Path, scale: str, framework: str | None = None
+) -> list[str]:
     """The command line of a stage, run by this Python."""
     _python, *arguments = shlex.split(experiment.stages[stage])
     if scale == "smoke":
         arguments += shlex.split(experiment.smoke)
+    if framework:
+        arguments += ["--framework", framework]
     return [sys.executable, *(argument.replace("{workdir}", str(workdir)) for argument in arguments)]
 
 
-def run_stages(experiment: Experiment, workdir: Path, scale: str, announce: Callable[[str], None]) -> int:
+def run_stages(
+    experiment: Experiment, workdir: Path, scale: str, announce: Callable[[str], None], framework: str | None = None
+) -> int:
     """Run all stages in order, with their output passed through.
 
     Arguments:
@@ -99,15 +106,16 @@ def run_stages(experiment: Experiment, workdir: Path, scale: str, announce: Call
         workdir: made if missing.
         scale: "full", or "smoke" for a short run that shows that everything works.
         announce: called with a line before each stage.
+        framework: passed on to every stage as ``--framework``; None leaves the choice to it.
 
     Returns: 0, or the exit code of the first stage that failed; the later ones are then not run.
 
     Raises:
-        UsageError: the folder holds another experiment, or the same at another scale.
+        UsageError: the folder holds another experiment, or the same at another scale or in another framework.
     """
-    record = _open_record(experiment, workdir, scale)
+    record = _open_record(experiment, workdir, scale, framework)
     for stage in experiment.stages:
-        command = stage_command(experiment, stage, workdir, scale)
+        command = stage_command(experiment, stage, workdir, scale, framework)
         announce(f"{stage}: {shlex.join(command)}")
         begin, utc = time.monotonic(), utc_now()
         exit_code = _call(command)
@@ -118,14 +126,19 @@ def run_stages(experiment: Experiment, workdir: Path, scale: str, announce: Call
     return 0
 
 
-def _open_record(experiment: Experiment, workdir: Path, scale: str) -> RunRecord:
+def _open_record(experiment: Experiment, workdir: Path, scale: str, framework: str | None) -> RunRecord:
     if not (workdir / RECORD).exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        return RunRecord(experiment.id, scale)
+        return RunRecord(experiment.id, scale, framework=framework)
     record = read_record(workdir)
     if (record.id, record.scale) != (experiment.id, scale):
         raise UsageError(
             f"{workdir} holds {record.id} at scale {record.scale}, not {experiment.id} at scale {scale}. "
+            "Choose another folder with --workdir."
+        )
+    if record.framework != framework:
+        raise UsageError(
+            f"{workdir} was started with --framework {record.framework or '(none)'}, not {framework or '(none)'}. "
             "Choose another folder with --workdir."
         )
     return record

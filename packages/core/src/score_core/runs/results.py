@@ -28,6 +28,7 @@ IDENTITY = (
     "dataset",
     "checkpoint_step",
     "config_hash",
+    "framework",
     "seed",
     "sample_count",
     "ema",
@@ -61,6 +62,8 @@ class Result:
     """Hash of the checkpoint file."""
     config_hash: str | None = None
     """:func:`score_core.runs.config_record.config_hash` of the configuration."""
+    framework: str | None = None
+    """The framework that computed it ("jax", "torch")."""
     seed: int | None = None
     """Seed of the samples or of the noise."""
     ema: bool | None = None
@@ -171,7 +174,14 @@ def _parse(record: Any, where: str) -> Result:
     if not isinstance(record, dict):
         raise ResultsError(f"{where} is not a record of fields")
     known = {item.name: item.type for item in fields(Result)}
-    required = known.keys() - {"details", "device_memory_bytes", "checkpoint_sha256", "protocol", "devices"}
+    required = known.keys() - {
+        "details",
+        "device_memory_bytes",
+        "checkpoint_sha256",
+        "protocol",
+        "devices",
+        "framework",
+    }
     if absent := sorted(required - record.keys()):
         raise ResultsError(f"{where} lacks {', '.join(absent)}")
     if unknown := sorted(record.keys() - known.keys()):

@@ -11,7 +11,8 @@ error norm :math:`\|e\| = \mathrm{rms}\big(e / (\mathrm{atol} + \mathrm{rtol} \m
 components of the state, accepted if it is below one. The next step is :math:`h` times :math:`0.9 \|e\|^{-1/5}`,
 clipped to [0.2, 10] (at most 1 right after a rejection). Every rule is the one of
 ``scipy.integrate.solve_ivp(method="RK45")``, so the number of function
-evaluations is the one that the original codes print; only the state's precision is the caller's.
+evaluations is the one that the original codes print; only the state's precision is the caller's. Another error norm
+and first step can be given.
 
 A state ``y`` is a tuple of arrays that are integrated together. :func:`attempt` has no data-dependent branch: it can be
 the body of ``jax.lax.while_loop`` or of a Python loop.
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from score_core.arrays import namespace
 
-__all__ = ["SolverState", "attempt", "start", "unfinished"]
+__all__ = ["ErrorNorm", "SolverState", "State", "attempt", "rms_norm", "start", "unfinished"]
 
 _C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
 _A = (
@@ -40,6 +41,8 @@ _SAFETY, _MIN_FACTOR, _MAX_FACTOR, _EXPONENT = 0.9, 0.2, 10.0, -1 / 5
 
 State = tuple[Any, ...]
 Derivative = Callable[[Any, State], State]
+ErrorNorm = Callable[[State, State, State, Any], Any]
+"""``norm(error, y, y_new, t_new)``: the size of a step's error as a scalar array; a step is accepted below one."""
 
 
 class SolverState(NamedTuple):
@@ -83,7 +86,22 @@ def _combine(y: State, h: Any, weights: tuple[float, ...], slopes: list[State]) 
     )
 
 
-def start(fun: Derivative, t0: Any, y0: State, t1: float, rtol: float, atol: float) -> SolverState:
+def rms_norm(rtol: float, atol: float) -> ErrorNorm:
+    """SciPy's error norm, over all components of the state."""
+
+    def norm(error: State, y: State, y_new: State, t_new: Any) -> Any:
+        del t_new
+        xp = namespace(y[0])
+        return _rms(
+            tuple(e / (atol + xp.maximum(xp.abs(a), xp.abs(b)) * rtol) for e, a, b in zip(error, y, y_new, strict=True))
+        )
+
+    return norm
+
+
+def start(
+    fun: Derivative, t0: Any, y0: State, t1: float, rtol: float, atol: float, first_step: float | None = None
+) -> SolverState:
     """The state at ``t0`` with the first step size of Hairer, Norsett and Wanner (two evaluations).
 
     Args:
@@ -92,12 +110,16 @@ def start(fun: Derivative, t0: Any, y0: State, t1: float, rtol: float, atol: flo
         y0: the state at ``t0``.
         t1: the end; may be smaller than ``t0``.
         rtol, atol: the tolerances of the error norm.
+        first_step: the first step size instead, > 0 (one evaluation).
     """
     xp = namespace(y0[0])
     span = xp.abs(t1 - t0)
     direction = xp.sign(t1 - t0)
-    scale = tuple(atol + xp.abs(part) * rtol for part in y0)
     f0 = fun(t0, y0)
+    if first_step is not None:
+        zero = xp.zeros_like(span)
+        return SolverState(t0 + zero, y0, f0, zero + first_step, zero > 1, xp.astype(zero, xp.int32) + 1)
+    scale = tuple(atol + xp.abs(part) * rtol for part in y0)
     d0 = _rms(tuple(part / s for part, s in zip(y0, scale, strict=True)))
     d1 = _rms(tuple(part / s for part, s in zip(f0, scale, strict=True)))
     tiny = xp.logical_or(d0 < 1e-5, d1 < 1e-5)
@@ -119,8 +141,10 @@ def unfinished(state: SolverState, t1: float) -> Any:
     return xp.logical_and(state.t != t1, state.h > 0)
 
 
-def attempt(fun: Derivative, state: SolverState, t1: float, rtol: float, atol: float) -> SolverState:
-    """One attempted step towards ``t1``: six evaluations, accepted or rejected."""
+def attempt(
+    fun: Derivative, state: SolverState, t1: float, rtol: float, atol: float, error_norm: ErrorNorm | None = None
+) -> SolverState:
+    """One attempted step towards ``t1``: six evaluations, accepted or rejected; ``error_norm``: instead of SciPy's."""
     xp = namespace(state.y[0])
     t, y, f = state.t, state.y, state.f
     direction = xp.sign(t1 - t)
@@ -138,10 +162,7 @@ def attempt(fun: Derivative, state: SolverState, t1: float, rtol: float, atol: f
     slopes.append(f_new)
     zeros = tuple(xp.zeros_like(part) for part in y)
     error = _combine(zeros, h, _E, slopes)
-    scaled = tuple(
-        e / (atol + xp.maximum(xp.abs(a), xp.abs(b)) * rtol) for e, a, b in zip(error, y, y_new, strict=True)
-    )
-    norm = _rms(scaled)
+    norm = (error_norm or rms_norm(rtol, atol))(error, y, y_new, t_new)
 
     accepted = norm < 1
     exact = norm == 0

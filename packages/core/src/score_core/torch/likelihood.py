@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from score_core.likelihood import LikelihoodResult, bits_per_dim, bpd_offset, hutchinson, probability_flow_drift
+from score_core.likelihood import Flow, LikelihoodResult, TimeFlow, bits_per_dim, bpd_offset, get_flow, hutchinson
 from score_core.parameterization import get_score_fn
 from score_core.sdes import SDE
+from score_core.solvers.semilinear import TOLERANCE
 from score_core.torch.ode import in_float32, integrate, integrate_scipy, solver_dtype
 from score_core.torch.sampling import ApplyFn
 
@@ -34,11 +35,17 @@ def drift_and_divergence(
         sde, apply_fn, params: the forward SDE, the network and its parameters.
         x: ``[B, ...]``. t: ``[B]``. probe: of the shape of ``x``.
     """
+    return _drift_and_divergence(TimeFlow(sde), apply_fn, params, x, t, probe)
+
+
+def _drift_and_divergence(
+    flow: Flow, apply_fn: ApplyFn, params: Any, x: Tensor, t: Tensor, probe: Tensor
+) -> tuple[Tensor, Tensor]:
     # parity: the ODE reads the network in continuous time even if it was trained with discrete noise levels
-    score_fn = get_score_fn(sde, lambda x, labels: apply_fn(params, x, labels), True)
+    score_fn = get_score_fn(flow.sde, lambda x, labels: apply_fn(params, x, labels), True)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        drift = probability_flow_drift(sde, score_fn)(x, t)
+        drift = flow.drift(score_fn)(x, t)
         (vjp,) = torch.autograd.grad(drift, x, probe)
     return drift.detach(), hutchinson(probe, vjp)
 
@@ -53,6 +60,7 @@ def get_likelihood_fn(
     method: str = "RK45",
     eps: float = 1e-5,
     solver: str = "device",
+    tolerance: float = TOLERANCE,
 ) -> Callable[[Any, Tensor, Tensor], LikelihoodResult]:
     """Builds the bits/dim estimator.
 
@@ -60,10 +68,12 @@ def get_likelihood_fn(
         sde: the forward SDE.
         apply_fn: the network.
         inverse_scaler: model range to data range; fixes the constant of the change of variables.
-        rtol, atol: tolerances of the solver; one error norm over the whole batch.
+        rtol, atol: tolerances of RK45 in time; one error norm over the whole batch.
         method: ``"RK45"``; with ``solver="scipy"`` any method of ``solve_ivp``.
         eps: where the integration starts.
-        solver: ``"device"`` or ``"scipy"``.
+        solver: ``"device"``, ``"scipy"`` or ``"exponential_rk45"`` (several times fewer evaluations; see
+            :mod:`score_core.solvers.semilinear`).
+        tolerance: that of ``"exponential_rk45"``: error of a step in nats per dimension, largest of the batch.
 
     Returns:
         ``likelihood(params, data, probe) -> LikelihoodResult``: ``data`` ``[B, ...]`` dequantised images in the model
@@ -72,29 +82,27 @@ def get_likelihood_fn(
     Raises:
         ValueError: for another solver, or another method on the device.
     """
-    if solver not in ("device", "scipy"):
-        raise ValueError(f"solver is {solver!r}; it must be 'device' or 'scipy'")
-    if solver == "device" and method != "RK45":
-        raise ValueError(f"method is {method!r}; on the device it must be 'RK45' (solver='scipy' has others)")
+    flow = get_flow(sde, eps, solver, method, rtol=rtol, atol=atol, tolerance=tolerance)
     offset = bpd_offset(inverse_scaler)
 
     def derivative(args: Any, t: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         params, probe = args
         x, _ = y
-        return drift_and_divergence(sde, apply_fn, params, x, t.expand(x.shape[0]), probe)
+        return _drift_and_divergence(flow, apply_fn, params, x, t.expand(x.shape[0]), probe)
 
     @torch.no_grad()
     def likelihood(params: Any, data: Tensor, probe: Tensor) -> LikelihoodResult:
-        y0 = (data, data.new_zeros(data.shape[0]))
-        args, options = (params, probe), {"rtol": rtol, "atol": atol}
+        y0, args = (flow.state(data), data.new_zeros(data.shape[0])), (params, probe)
         if solver == "scipy":
-            (z, delta), nfe = integrate_scipy(derivative, args, y0, eps, sde.T, method=method, **options)
+            y, nfe = integrate_scipy(derivative, args, y0, flow.start, flow.end, method=method, **flow.options)
         else:
             y0 = tuple(part.to(solver_dtype(data.device)) for part in y0)
-            (z, delta), count = integrate(in_float32(derivative), args, y0, eps, sde.T, **options)
-            z, delta, nfe = z.to(torch.float32), delta.to(torch.float32), int(count)
-        prior_logp = sde.prior_logp(z)
-        bpd = bits_per_dim(prior_logp, delta, z[0].numel(), offset)
+            y, count = integrate(in_float32(derivative), args, y0, flow.start, flow.end, **flow.options)
+            y, nfe = tuple(part.to(torch.float32) for part in y), int(count)
+        z, delta = flow.latent(y[0]), y[1]
+        prior_logp, dims = sde.prior_logp(z), z[0].numel()
+        delta = delta + dims * flow.log_scale_ratio
+        bpd = bits_per_dim(prior_logp, delta, dims, offset)
         return LikelihoodResult(bpd=bpd, nats=prior_logp + delta, z=z, nfe=nfe, offset=offset)
 
     return likelihood

@@ -41,7 +41,16 @@ def in_float32(fun: Derivative) -> Derivative:
 
 @torch.no_grad()
 def integrate(
-    fun: Derivative, args: Any, y0: State, t0: float, t1: float, *, rtol: float = 1e-5, atol: float = 1e-5
+    fun: Derivative,
+    args: Any,
+    y0: State,
+    t0: float,
+    t1: float,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    first_step: float | None = None,
+    error_norm: rk45.ErrorNorm | None = None,
 ) -> tuple[State, Tensor]:
     """Integrates ``dy/dt = fun(args, t, y)`` from ``t0`` to ``t1``.
 
@@ -51,6 +60,7 @@ def integrate(
         y0: the state at ``t0``, a tuple of tensors of one precision; one error norm over all of them.
         t0, t1: the interval, in either direction.
         rtol, atol: tolerances.
+        first_step, error_norm: instead of those of SciPy.
 
     Returns:
         The state at ``t1`` and the number of evaluations (int32 scalar). If the integration fails, the state is NaN.
@@ -62,9 +72,9 @@ def integrate(
     start = torch.tensor(t0, dtype=y0[0].dtype, device=y0[0].device)
     # The same rounding as the state's time, so that arriving means being equal.
     end = torch.tensor(t1, dtype=start.dtype).item()
-    state = rk45.start(derivative, start, y0, end, rtol, atol)
+    state = rk45.start(derivative, start, y0, end, rtol, atol, first_step)
     while bool(rk45.unfinished(state, end)):
-        state = rk45.attempt(derivative, state, end, rtol, atol)
+        state = rk45.attempt(derivative, state, end, rtol, atol, error_norm)
     # NaN instead of a state that never arrived, so that nobody mistakes it for a result.
     arrived = state.t == end
     return tuple(torch.where(arrived, part, torch.nan) for part in state.y), state.nfe

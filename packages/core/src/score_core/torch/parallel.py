@@ -7,6 +7,7 @@ not depend on how many processes share the work.
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from score_core.errors import UserError
 
-__all__ = ["Parallel"]
+__all__ = ["Parallel", "connect"]
+
+
+def connect(timeout: float | None = None, *, device: str | None = None) -> None:
+    """Connects this process with the others that the environment tells of; collective.
+
+    Arguments:
+        timeout: seconds after which one that waits for another gives up, now and later; None: PyTorch's own.
+        device: as for :class:`Parallel`.
+
+    Raises:
+        RuntimeError: a process did not come in time.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    limit = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", **limit)
 
 
 class Parallel:
@@ -40,7 +56,9 @@ class Parallel:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.device = torch.device(kind)
         if kind == "cuda":
-            number = 0 if local else int(os.environ.get("LOCAL_RANK", "0"))
+            number = int(os.environ.get("LOCAL_RANK", "0"))
+            if local:  # as many as like share a GPU
+                number %= torch.cuda.device_count()
             if number >= torch.cuda.device_count():
                 raise UserError(
                     f"process {number} of this machine has no GPU, there are {torch.cuda.device_count()}; start "
@@ -49,7 +67,7 @@ class Parallel:
             self.device = torch.device(kind, number)
             torch.cuda.set_device(self.device)
         if self.process_count > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+            connect(device=kind)
         self._wrapped: DistributedDataParallel | None = None
 
     @property
@@ -110,7 +128,9 @@ class Parallel:
 
     def shard(self, array: Any) -> Tensor:
         """This process's part of a batch, a tensor or array, on its device."""
-        return torch.as_tensor(array).to(self.device, non_blocking=True)
+        tensor = torch.as_tensor(array)
+        # From pinned memory a copy does not make the host wait.
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     def shard_range(self, n: int) -> Tensor:
         """Those of the numbers ``0 .. n-1`` of a batch's samples that this process has, int32 on its device."""

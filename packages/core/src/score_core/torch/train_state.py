@@ -27,6 +27,7 @@ __all__ = ["Adam", "Optimizer", "TrainState", "create_state", "original_keys", "
 
 _PREFIX = "module."
 _SHOWN = 5
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 _HYPERPARAMETERS = ("betas", "eps", "weight_decay")
 
 
@@ -48,10 +49,9 @@ class Adam(NamedTuple):
 
     def update(self, state: "TrainState") -> None:
         """The parameters' step, from the gradients that they hold (steps 2 to 4 of the module's list)."""
-        if self.warmup > 0:
-            for group in state.optimizer.param_groups:
-                # parity: the counter before the increment, so the first update has a learning rate of zero
-                group["lr"] = state.lr * min(state.step / self.warmup, 1.0)
+        for group in state.optimizer.param_groups:
+            # parity: the counter before the increment, so the first update has a learning rate of zero
+            group["lr"] = state.lr * (min(state.step / self.warmup, 1.0) if self.warmup > 0 else 1.0)
         if self.grad_clip >= 0:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.grad_clip)
         state.optimizer.step()
@@ -223,7 +223,7 @@ def state_from_tree(
     arrays = [(key, stored[key], named[name]) for name, key in keys.items() if key in stored]
     arrays += [(f"average of {keys[name]}", value, named[name]) for name, value in zip(averaged, shadows, strict=False)]
     for name, value in moments.items():
-        arrays += [(f"{moment} of {keys[name]}", value[moment], named[name]) for moment in ("exp_avg", "exp_avg_sq")]
+        arrays += [(f"{moment} of {keys[name]}", value[moment], named[name]) for moment in _MOMENTS]
     for what, value, parameter in arrays:
         if tuple(value.shape) != tuple(parameter.shape):
             problems.append(f"{what}: shape {tuple(value.shape)}, expected {tuple(parameter.shape)}")
@@ -259,8 +259,8 @@ def _restore_optimizer(
         parameter = named[name]
         optimizer.state[parameter] = {
             "step": torch.tensor(float(value["step"]), device=parameter.device),
-            "exp_avg": _tensor(value["exp_avg"]).to(parameter),
-            "exp_avg_sq": _tensor(value["exp_avg_sq"]).to(parameter),
+            # In the memory layout of the parameter, on which the fused optimiser relies.
+            **{moment: torch.empty_like(parameter).copy_(_tensor(value[moment])) for moment in _MOMENTS},
         }
 
 

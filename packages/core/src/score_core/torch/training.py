@@ -53,7 +53,8 @@ __all__ = [
 TrainApplyFn = Callable[..., Tensor]
 """``apply_fn(params, x, labels, train=False) -> out``; with ``train`` dropout is on."""
 LossFn = Callable[..., Tensor]
-"""``losses(params, key, x0 [B, C, H, W], train, first=0) -> [B]``."""
+"""``losses(params, key, x0 [B, C, H, W], train, first=0) -> [B]``; or ``[B, k]``, of which the first is minimised and
+all are reported."""
 Prepare = Callable[[Tensor, Key, int], Tensor]
 """``prepare(images uint8, key, first) -> x0``: dequantisation (if any; :func:`score_core.torch.noise.uniform_like`) and
 scaling to the network's range. ``first`` is the place of ``images[0]`` in the global batch."""
@@ -93,11 +94,16 @@ def get_apply_fn(model: nn.Module, autocast: torch.dtype | None = None) -> Train
 def checkpoint_activations(model: nn.Module, blocks: type[nn.Module] | tuple[type[nn.Module], ...]) -> None:
     """Makes the ``blocks`` within ``model`` recompute their inner values in the backward pass: less memory, more time.
 
-    Outputs, gradients and dropout masks are the same.
+    Outputs, gradients and dropout masks are the same. Training mode only: elsewhere the parameters may be others than
+    the module's (:func:`get_apply_fn`), which the backward pass would not know.
     """
     for module in model.modules():
         if isinstance(module, blocks):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+            module.forward = partial(_checkpointed, module, module.forward)
+
+
+def _checkpointed(module: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+    return checkpoint(forward, *inputs, use_reentrant=False) if module.training else forward(*inputs)
 
 
 class _Draws:
@@ -252,9 +258,9 @@ def get_update_fn(
             x0 = prepare(batch, data_key, begin)
             # Gradients are added up over the processes after the last part only.
             with parallel.no_sync() if parallel and n < accumulate - 1 else nullcontext():
-                loss = loss_fn(None, step_key, x0, True, begin).mean() / accumulate
-                loss.backward()
-            total += loss.detach()
+                loss = loss_fn(None, step_key, x0, True, begin).mean(0) / accumulate
+                (loss if loss.ndim == 0 else loss[0]).backward()
+            total = total + loss.detach()
         adam.update(state)
         state.step += 1
         state.average()
@@ -287,11 +293,14 @@ def get_train_call(
     return call
 
 
-def get_eval_call(loss_fn: LossFn, prepare: Prepare) -> Callable[[Key, Params, Tensor], tuple[Key, Tensor]]:
+def get_eval_call(
+    loss_fn: LossFn, prepare: Prepare, *, parallel: Parallel | None = None
+) -> Callable[[Key, Params, Tensor], tuple[Key, Tensor]]:
     """Builds the held-out loss with the given (EMA) parameters.
 
     Returns:
-        ``call(rng, params, batches [n, B, C, H, W] uint8) -> (rng, losses [n, B])``.
+        ``call(rng, params, batches [n, B, C, H, W] uint8) -> (rng, losses [n, B])``: this process's share of the
+        batches, and the losses of these images.
     """
 
     @torch.no_grad()
@@ -300,8 +309,9 @@ def get_eval_call(loss_fn: LossFn, prepare: Prepare) -> Callable[[Key, Params, T
         losses = []
         for images in batches:
             key, step_key = next_key(key)
-            x0 = prepare(images, _to(_data_key(step_key), images.device), 0)
-            losses.append(loss_fn(params, step_key, x0, False))
+            first = parallel.process_index * len(images) if parallel else 0
+            x0 = prepare(images, _to(_data_key(step_key), images.device), first)
+            losses.append(loss_fn(params, step_key, x0, False, first))
         return rng, torch.stack(losses)
 
     return call

@@ -29,6 +29,16 @@ HOUSE_KEYS: dict[str, HouseKey] = {
     "data.download": HouseKey(False, "allow a dataset that is not there to be fetched into data.root"),
     "data.category": HouseKey("", "the LSUN category"),
     "training.dtype": HouseKey("float32", "arithmetic of the network, float32 or bfloat16; parameters stay float32"),
+    "training.accumulate": HouseKey(1, "parts in which a process goes through its share of a batch (PyTorch)"),
+    "training.checkpoint_activations": HouseKey(
+        False, "compute blocks again in the backward pass instead of keeping their values: less memory (PyTorch)"
+    ),
+    "training.compile": HouseKey(False, "run the network through torch.compile (PyTorch)"),
+    "model.flavor": HouseKey(
+        "",
+        "whose numbers where the two original programs differ (NCSN and NCSNv2, the rate of the moving average): "
+        "pytorch or jax; empty: the framework's own",
+    ),
     "sampling.legacy_rng": HouseKey(
         False, "draw noise batch-wise as the original does, instead of one stream a sample"
     ),
@@ -55,6 +65,7 @@ HOUSE_KEYS: dict[str, HouseKey] = {
     "eval.bpd_repeats": HouseKey(
         0, "how often every image's bits/dim are computed; 0: the original's protocol, 5 for test and 1 for train"
     ),
+    "eval.likelihood_solver": HouseKey("rk45", "solver of bits/dim: rk45 on the device, or SciPy's (scipy)"),
     "eval.trajectory": HouseKey(True, "also write a picture of how some of the samples came about"),
     "eval.protocol": HouseKey(
         "complete",

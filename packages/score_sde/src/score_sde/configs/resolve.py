@@ -20,9 +20,9 @@ class ConfigError(UsageError):
     """A configuration that cannot be found, or is not one of this program."""
 
 
-def list_configs() -> list[str]:
-    """The names of the packaged experiments, sorted, as ``resolve_config`` takes them."""
-    files = (file.relative_to(_FOLDER).with_suffix("") for file in _FOLDER.rglob("*.py"))
+def list_configs(folder: Path = _FOLDER) -> list[str]:
+    """The names of the experiments packaged in a folder, sorted, as ``resolve_config`` takes them."""
+    files = (file.relative_to(folder).with_suffix("") for file in folder.rglob("*.py"))
     return sorted(name.as_posix() for name in files if _is_experiment(name))
 
 
@@ -30,8 +30,8 @@ def _is_experiment(name: Path) -> bool:
     return not name.name.startswith(("_", "default_")) and name.as_posix() not in ("resolve", "load")
 
 
-def resolve_config(name_or_path: str) -> Path:
-    """The python file that ``name_or_path`` means.
+def resolve_config(name_or_path: str, folder: Path = _FOLDER) -> Path:
+    """The python file that ``name_or_path`` means, a path or the name of one packaged in ``folder``.
 
     Raises
         ConfigError: no file is meant, or several are; the message lists the closest names.
@@ -40,10 +40,10 @@ def resolve_config(name_or_path: str) -> Path:
     if path.suffix == ".py" and path.is_file():
         return path
     name = PurePosixPath(name_or_path.removeprefix("./").removeprefix("configs/").removesuffix(".py")).as_posix()
-    names = list_configs()
+    names = list_configs(folder)
     matches = [name] if name in names else [known for known in names if known.rsplit("/", 1)[-1] == name]
     if len(matches) == 1:
-        return _FOLDER / f"{matches[0]}.py"
+        return folder / f"{matches[0]}.py"
     if matches:
         raise ConfigError(f"The configuration name {name_or_path!r} is ambiguous; choose one of: {', '.join(matches)}.")
     raise ConfigError(_not_found(name_or_path, name, names))

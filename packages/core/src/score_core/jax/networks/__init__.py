@@ -4,6 +4,7 @@ A network is called as ``model.apply({"params": params}, x, labels, train=..., r
 ``[B, H, W, C]`` and labels ``[B]`` (see :mod:`score_core.parameterization` for what the labels are).
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from score_core.jax.networks.ddpm import DDPM
+from score_core.jax.networks.layers import Flavor, check_flavor
 from score_core.jax.networks.ncsn import NCSN
 from score_core.jax.networks.ncsnpp import NCSNpp
 from score_core.jax.networks.ncsnv2 import NCSNv2_64, NCSNv2_128, NCSNv2_256
@@ -22,6 +24,7 @@ __all__ = [
     "DDPM",
     "MODELS",
     "NCSN",
+    "Flavor",
     "NCSNpp",
     "NCSNv2_64",
     "NCSNv2_128",
@@ -58,7 +61,7 @@ def register_model(cls: C | None = None, *, name: str | None = None) -> C | Call
 
     Arguments:
         cls: a ``flax.linen.Module`` class with a class method ``from_config(config)``, or else whose only field is the
-            config.
+            config; where the method takes a ``flavor`` it is handed on.
         name: the value of ``config.model.name`` that means it; the class's own name by default, any case.
 
     Raises:
@@ -67,14 +70,25 @@ def register_model(cls: C | None = None, *, name: str | None = None) -> C | Call
     return register(MODELS, "model", cls, name)
 
 
-def create_model(config: Any) -> nn.Module:
+def create_model(config: Any, flavor: Flavor | None = None) -> nn.Module:
     """The network that ``config.model.name`` names, with the hyper-parameters of ``config``.
+
+    Arguments:
+        config: with the sections ``model``, ``data`` and ``training``.
+        flavor: whose numbers where the two original programs differ (:mod:`score_core.torch.networks.layers`); that of
+            the program whose checkpoints are loaded. None: ``config.model.flavor``, "jax" if that is empty or missing.
 
     Raises:
         ValueError: an unknown name, or a hyper-parameter outside its choices; the message lists the known ones.
     """
     cls = lookup(MODELS, "model", config.model.name)
-    return cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+    chosen: Any = flavor or config.model.get("flavor") or "jax"
+    check_flavor(chosen)
+    if not hasattr(cls, "from_config"):
+        return cls(config)
+    # U-Nets have no flavors: their differences are below float32's precision, or in parameters that nothing reads.
+    takes_flavor = "flavor" in inspect.signature(cls.from_config).parameters
+    return cls.from_config(config, flavor=chosen) if takes_flavor else cls.from_config(config)
 
 
 def init_params(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:

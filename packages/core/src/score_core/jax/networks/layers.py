@@ -9,33 +9,44 @@ Embeddings of the noise level
 
     sinusoidal  f_i = exp(-i ln(10000) / (d/2 - 1)),  [sin(t f), cos(t f)]            (arXiv:1706.03762, section 3.5)
     Fourier     W ~ N(0, scale^2),  [sin(2 pi W log sigma), cos(2 pi W log sigma)]    (arXiv:2006.10739)
+
+The two original programs differ in a few numbers of the RefineNets; ``flavor`` says whose are meant, with the same
+meaning as in :mod:`score_core.torch.networks.layers`, whose description lists them.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_core.noise_scales import model_sigmas
+
 __all__ = [
     "NIN",
     "Activation",
+    "Flavor",
     "GaussianFourierProjection",
+    "check_flavor",
     "conv1x1",
     "conv3x3",
     "default_init",
     "get_activation",
     "level_of",
     "ncsn_conv",
+    "noise_levels",
     "rescale_input",
     "time_mlp",
     "timestep_embedding",
 ]
 
 Activation = Callable[[jax.Array], jax.Array]
+
+Flavor = Literal["jax", "pytorch"]
+"""Whose numbers where the originals differ; see the module's description."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "elu": nn.elu,
@@ -51,6 +62,12 @@ def get_activation(name: str) -> Activation:
     if name.lower() not in ACTIVATIONS:
         raise ValueError(f"unknown nonlinearity {name!r}; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name.lower()]
+
+
+def check_flavor(flavor: str) -> None:
+    """``ValueError`` unless ``flavor`` is a :data:`Flavor`."""
+    if flavor not in get_args(Flavor):
+        raise ValueError(f"unknown flavor {flavor!r} (model.flavor); known: {', '.join(get_args(Flavor))}")
 
 
 def default_init(scale: float = 1.0) -> nn.initializers.Initializer:
@@ -136,15 +153,20 @@ def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
 
 
 class GaussianFourierProjection(nn.Module):
-    """Random Fourier features of a scalar ``[B]``: float32 ``[B, 2 size]``; the parameter ``W`` gets no gradient."""
+    """Random Fourier features of a scalar ``[B]``: float32 ``[B, 2 size]``.
+
+    The parameter ``W`` gets no gradient unless it is ``trainable``.
+    """
 
     size: int
     scale: float
+    trainable: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        W = self.param("W", nn.initializers.normal(self.scale), (self.size,))
         # parity: W is part of the parameters (checkpoint, optimiser, moving average), its gradient exactly zero.
-        W = jax.lax.stop_gradient(self.param("W", nn.initializers.normal(self.scale), (self.size,)))
+        W = W if self.trainable else jax.lax.stop_gradient(W)
         angles = x[:, None] * W[None, :] * 2 * np.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -154,6 +176,14 @@ def time_mlp(embedding: jax.Array, nf: int, act: Activation) -> jax.Array:
     first = nn.Dense(4 * nf, kernel_init=default_init())
     second = nn.Dense(4 * nf, kernel_init=default_init())
     return second(act(first(embedding)))
+
+
+def noise_levels(sigma_min: float, sigma_max: float, num_scales: int, flavor: Flavor) -> np.ndarray:
+    """The noise levels a network is conditioned on: float32 ``[num_scales]``, descending (index 0 the largest)."""
+    if flavor == "jax":
+        return model_sigmas(sigma_min, sigma_max, num_scales)
+    # parity: the PyTorch program computes them in float64.
+    return np.exp(np.linspace(np.log(sigma_max), np.log(sigma_min), num_scales)).astype(np.float32)
 
 
 def level_of(sigmas: np.ndarray, labels: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from score_core.jax.networks.layers import Flavor
 from score_core.jax.networks.ncsnv2 import NCSNv2_64
 from score_core.jax.networks.normalization import ConditionalInstanceNorm2dPlus
 from score_core.jax.networks.refine import ConditionalResidualBlock, CondRefineBlock, Norm
@@ -30,9 +31,10 @@ class NCSN(NCSNv2_64):
 
     residual_block = ConditionalResidualBlock
     refine_block = CondRefineBlock
+    always_scaled = False
 
     @classmethod
-    def from_config(cls, config: Any) -> "NCSN":
+    def from_config(cls, config: Any, flavor: Flavor = "jax") -> "NCSN":
         """The network of ``config.model`` and ``config.data``; ``num_scales`` stands in for ``model.num_classes``.
 
         Raises:
@@ -46,8 +48,8 @@ class NCSN(NCSNv2_64):
                 f"model.num_classes is {num_classes}, fewer than the {levels} noise levels of model.num_scales; "
                 f"set model.num_classes to {levels}"
             )
-        return cls(num_classes=num_classes, **cls._options(config))
+        return cls(num_classes=num_classes, **cls._options(config, flavor))
 
     def _norms(self, labels: jax.Array) -> tuple[Norm, Norm | None, tuple[jax.Array, ...]]:
-        norm = functools.partial(ConditionalInstanceNorm2dPlus, self.num_classes)
+        norm = functools.partial(ConditionalInstanceNorm2dPlus, self.num_classes, flavor=self.flavor)
         return norm, norm, (labels,)

@@ -10,7 +10,9 @@ With ``m_c``, ``v_c`` the mean and population variance of channel c over height 
                        (the channel means, lost by instance normalisation, are added back normalised over the channels)
     ConditionalInstanceNorm2dPlus  the same with gamma, alpha, beta looked up by the integer label
 
-Parameters of the unconditional layers have shape ``(1, 1, 1, C)``.
+The PyTorch flavor (:data:`~score_core.jax.networks.layers.Flavor`) divides ``var_c m`` and VarianceNorm's ``v_c`` by
+the number of values less one, and its InstanceNorm2d has no parameters. Parameters of the unconditional layers have
+shape ``(1, 1, 1, C)``.
 References: Wu & He (arXiv:1803.08494); Song & Ermon (arXiv:1907.05600, appendix A.1; arXiv:2006.09011, appendix A).
 """
 
@@ -22,6 +24,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from score_core.jax.networks.layers import Flavor
 
 __all__ = [
     "NORMALIZATIONS",
@@ -41,18 +45,21 @@ def _around_one(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
-def _standardize(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """``((x - mean) / sqrt(var + 1e-5), mean)`` over ``axes``."""
+def _standardize(x: jax.Array, axes: tuple[int, ...], correction: int = 0) -> tuple[jax.Array, jax.Array]:
+    """``((x - mean) / sqrt(var + 1e-5), mean)`` over ``axes``; the variance divides by n - ``correction``."""
     mean = x.mean(axes, keepdims=True)
     centred = x - mean
     variance = jnp.square(centred).mean(axes, keepdims=True)
+    if correction:
+        count = x.size / mean.size
+        variance = variance * (count / (count - correction))
     return centred * lax.rsqrt(variance + _INSTANCE_EPS), mean
 
 
-@jax.jit
-def _instance_norm_plus(x: jax.Array, alpha: jax.Array, gamma: jax.Array, beta: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="flavor")
+def _instance_norm_plus(x: jax.Array, alpha: jax.Array, gamma: jax.Array, beta: jax.Array, flavor: Flavor) -> jax.Array:
     h, means = _standardize(x.astype(jnp.float32), (1, 2))
-    means, _ = _standardize(means, (3,))
+    means, _ = _standardize(means, (3,), correction=int(flavor == "pytorch"))
     return (h + means * alpha) * gamma + beta
 
 
@@ -100,16 +107,19 @@ def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, ep
 
 
 class InstanceNorm2d(nn.Module):
-    """Instance normalisation with ``scale`` (ones) and ``bias`` (zeros)."""
+    """Instance normalisation, with ``scale`` (ones) and ``bias`` (zeros) in the JAX flavor."""
 
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        h, _ = _standardize(x.astype(jnp.float32), (1, 2))
+        if self.flavor == "pytorch":
+            return h.astype(self.dtype)
         shape = (1, 1, 1, x.shape[-1])
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        h, _ = _standardize(x.astype(jnp.float32), (1, 2))
         return (h * scale + bias).astype(self.dtype)
 
 
@@ -117,12 +127,13 @@ class VarianceNorm2d(nn.Module):
     """Division by the standard deviation of each channel, times ``scale``; the mean is kept."""
 
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", _around_one, (1, 1, 1, x.shape[-1]))
         x = x.astype(jnp.float32)
-        variance = x.var((1, 2), keepdims=True)
+        variance = x.var((1, 2), keepdims=True, ddof=int(self.flavor == "pytorch"))
         return (x * lax.rsqrt(variance + _INSTANCE_EPS) * scale).astype(self.dtype)
 
 
@@ -130,6 +141,7 @@ class InstanceNorm2dPlus(nn.Module):
     """InstanceNorm++: instance normalisation plus the normalised channel means, with ``alpha``, ``gamma``, ``beta``."""
 
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -137,7 +149,7 @@ class InstanceNorm2dPlus(nn.Module):
         alpha = self.param("alpha", _around_one, shape)
         gamma = self.param("gamma", _around_one, shape)
         beta = self.param("beta", nn.initializers.zeros, shape)
-        return _instance_norm_plus(x, alpha, gamma, beta).astype(self.dtype)
+        return _instance_norm_plus(x, alpha, gamma, beta, self.flavor).astype(self.dtype)
 
 
 def _embedding_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -155,12 +167,13 @@ class ConditionalInstanceNorm2dPlus(nn.Module):
 
     num_classes: int
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
         rows = nn.Embed(self.num_classes, 3 * x.shape[-1], embedding_init=_embedding_init)(labels)
         gamma, alpha, beta = jnp.split(rows[:, None, None, :], 3, axis=-1)
-        return _instance_norm_plus(x, alpha, gamma, beta).astype(self.dtype)
+        return _instance_norm_plus(x, alpha, gamma, beta, self.flavor).astype(self.dtype)
 
 
 NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -172,8 +185,9 @@ NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
 """``config.model.normalization`` to layer."""
 
 
-def get_normalization(name: str) -> Callable[..., nn.Module]:
-    """The layer class behind a value of ``config.model.normalization``; ``ValueError`` for an unknown one."""
+def get_normalization(name: str, flavor: Flavor = "jax") -> Callable[..., nn.Module]:
+    """What makes the layers behind a value of ``config.model.normalization``; ``ValueError`` for an unknown one."""
     if name not in NORMALIZATIONS:
         raise ValueError(f"unknown normalization {name!r}; known: {', '.join(NORMALIZATIONS)}")
-    return NORMALIZATIONS[name]
+    layer = NORMALIZATIONS[name]
+    return layer if layer is GroupNorm else functools.partial(layer, flavor=flavor)

@@ -11,15 +11,17 @@ pooling). Blocks take ``*labels``: nothing, or the integer labels ``[B]`` which 
     refine       CRP(MSF(RCU(x_1), RCU(x_2))), then RCU
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from score_core.jax.networks.layers import Activation, ncsn_conv
+from score_core.jax.networks.layers import Activation, Flavor, ncsn_conv
 from score_core.jax.networks.resampling import naive_downsample_2d
 
 __all__ = ["CondRefineBlock", "ConditionalResidualBlock", "RefineBlock", "ResidualBlock", "interpolation_method"]
@@ -62,15 +64,36 @@ def avg_pool_5x5(x: jax.Array) -> jax.Array:
     return nn.avg_pool(nn.avg_pool(x, (1, 5), (1, 1), "SAME"), (5, 1), (1, 1), "SAME")
 
 
+@functools.lru_cache
+def _aligned_weights(n: int, m: int) -> np.ndarray:
+    """Linear interpolation of ``n`` values at ``m`` places, the first and last values at the first and last place.
+
+    float32 ``[m, n]``.
+    """
+    places = np.linspace(0, n - 1, m) if m > 1 else np.zeros(1)
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(n))).astype(np.float32)
+
+
+def resize(x: jax.Array, shape: tuple[int, ...], method: str, flavor: Flavor) -> jax.Array:
+    """``x`` ``[B, H, W, C]`` at the size of ``shape``; bilinear with corners aligned in the PyTorch flavor."""
+    if flavor == "jax" or method != "bilinear" or x.shape == shape:
+        return jax.image.resize(x, shape, method)
+    rows, columns = (jnp.asarray(_aligned_weights(x.shape[axis], shape[axis]), x.dtype) for axis in (1, 2))
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x)
+
+
 class ConvMeanPool(nn.Module):
-    """A convolution with flax's default initialisers, then the mean of each 2x2 square."""
+    """A convolution, then the mean of each 2x2 square; flax's initialisers in the JAX flavor, else NCSN's."""
 
     features: int
     size: int
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.flavor == "pytorch":
+            return naive_downsample_2d(ncsn_conv(x, self.features, size=self.size, dtype=self.dtype))
         return naive_downsample_2d(nn.Conv(self.features, (self.size, self.size), dtype=self.dtype)(x))
 
 
@@ -83,6 +106,7 @@ class ResidualBlock(nn.Module):
     down: bool = False
     dilation: int = 1
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, x: jax.Array, *labels: jax.Array) -> jax.Array:
@@ -97,8 +121,8 @@ class ResidualBlock(nn.Module):
         h = self._conv(h, x.shape[-1])
         h = self._activated(h, *labels)
         if self.dilation == 1:
-            h = ConvMeanPool(self.features, 3, dtype=self.dtype)(h)
-            return ConvMeanPool(self.features, 1, dtype=self.dtype)(x) + h
+            h = ConvMeanPool(self.features, 3, dtype=self.dtype, flavor=self.flavor)(h)
+            return ConvMeanPool(self.features, 1, dtype=self.dtype, flavor=self.flavor)(x) + h
         h = self._conv(h, self.features)
         return self._conv(x, self.features) + h
 
@@ -140,6 +164,7 @@ class MSFBlock(nn.Module):
     method: str
     norm: Norm | None = None
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     @nn.compact
     def __call__(self, xs: list[jax.Array], *labels: jax.Array) -> jax.Array:
@@ -148,7 +173,7 @@ class MSFBlock(nn.Module):
         for x in xs:
             h = x if self.norm is None else self.norm(dtype=self.dtype)(x, *labels)
             h = ncsn_conv(h, self.features, dtype=self.dtype)
-            total = total + jax.image.resize(h, shape, self.method)
+            total = total + resize(h, shape, self.method, self.flavor)
         return total
 
 
@@ -197,6 +222,7 @@ class RefineBlock(nn.Module):
     start: bool = False
     end: bool = False
     dtype: Any = jnp.float32
+    flavor: Flavor = "jax"
 
     rcu: ClassVar[type[RCUBlock]] = RCUBlock
     msf: ClassVar[type[MSFBlock]] = MSFBlock
@@ -208,7 +234,7 @@ class RefineBlock(nn.Module):
         if self.start:
             h = hs[0]
         else:
-            h = self.msf(self.features, self.method, self.norm, dtype=self.dtype)(hs, *labels)
+            h = self.msf(self.features, self.method, self.norm, dtype=self.dtype, flavor=self.flavor)(hs, *labels)
         h = self.crp(self.act, self.norm, dtype=self.dtype)(h, *labels)
         return self.rcu(3 if self.end else 1, self.act, self.norm, dtype=self.dtype)(h, *labels)
 

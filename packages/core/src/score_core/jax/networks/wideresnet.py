@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_core.jax.networks.convolution import convolve
 from score_core.jax.networks.layers import GaussianFourierProjection
 from score_core.jax.networks.normalization import GroupNorm
 
@@ -38,8 +39,8 @@ def _normalised(h: jax.Array, name: str, dtype: Any) -> jax.Array:
 
 def _conv(h: jax.Array, features: int, name: str, dtype: Any, stride: int = 1) -> jax.Array:
     strides = (stride, stride)
-    conv = nn.Conv(features, (3, 3), strides, use_bias=False, kernel_init=_conv_init, dtype=dtype, name=name)
-    return conv(h)
+    options: dict[str, Any] = {"kernel_init": _conv_init, "conv_general_dilated": convolve, "dtype": dtype}
+    return nn.Conv(features, (3, 3), strides, use_bias=False, name=name, **options)(h)
 
 
 def _output_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:

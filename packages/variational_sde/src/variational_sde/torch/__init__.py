@@ -1,0 +1,1 @@
+"""The PyTorch wing: networks, training, evaluation, sampling."""
