@@ -303,7 +303,8 @@ def test_sampling_writes_final_states_and_on_request_a_film():
 
 def test_diverged_samples_are_not_written(capsys):
     write_run("t", small_config(), networks.CondRefineNetDilated(1, 2, 2))
-    text = error_of(capsys, "--test", "--doc", "t", "-o", "o", "--option=sampling.step_lr=1e38", "--num_samples=2", code=1)
+    huge = "--option=sampling.step_lr=1e38"
+    text = error_of(capsys, "--test", "--doc", "t", "-o", "o", huge, "--num_samples=2", code=1)
     assert "the sampler diverged. Lower sampling.step_lr" in text
     assert not Path("o").exists()
 

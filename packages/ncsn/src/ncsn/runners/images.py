@@ -143,8 +143,8 @@ class ImageRunner:
         """
         if not bool(torch.isfinite(state).all()):
             raise UserError(
-                "the samples are not finite: the sampler diverged. Lower sampling.step_lr, or take an earlier checkpoint "
-                "(--ckpt_id)."
+                "the samples are not finite: the sampler diverged. Lower sampling.step_lr, or take an earlier "
+                "checkpoint (--ckpt_id)."
             )
         images = to_pixels(state, logit=self.config.data.logit_transform)
         save_grid(self.folder / f"{name}.png", images, nrow)
