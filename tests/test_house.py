@@ -54,6 +54,7 @@ def test_lock_matches_the_resolver():
         ("score_sde", "--help"),
         ("score_sde.classifier", "--help"),
         ("ncsn", "--help"),
+        ("ncsn.toy", "--help"),
         ("ncsnv2", "--help"),
         ("ncsnv2.techniques", "--help"),
         ("ncsnv2.nearest_neighbours", "--help"),

@@ -152,6 +152,7 @@ REFUSED = [
     ([*TINY, "--option", "optim.optimizer=Foo"], "optim.optimizer is 'Foo'"),
     ([*TINY, "--option", "data.dataset=nothing"], "unknown dataset"),
     ([*TINY, "--option", "n_iters"], "expected section.key=value"),
+    (["--test", "--num_samples=0"], "--num_samples is 0, expected at least 1"),
     (["--config", "toy.yml"], "lacks data.dataset, .*which AnnealRunner needs"),
 ]
 
@@ -298,6 +299,14 @@ def test_sampling_writes_final_states_and_on_request_a_film():
         assert film.n_frames == 2  # states 0 and 10
         assert film.info["loop"] == 0
     assert torch.equal(torch.load("film/samples.pth", weights_only=True), samples)
+
+
+def test_diverged_samples_are_not_written(capsys):
+    write_run("t", small_config(), networks.CondRefineNetDilated(1, 2, 2))
+    huge = "--option=sampling.step_lr=1e38"
+    text = error_of(capsys, "--test", "--doc", "t", "-o", "o", huge, "--num_samples=2", code=1)
+    assert "the sampler diverged. Lower sampling.step_lr" in text
+    assert not Path("o").exists()
 
 
 def test_baseline_sampling(capsys):

@@ -9,29 +9,31 @@
 
 import argparse
 import copy
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from ncsn.config import check_config, complete, load_config, set_options
 from ncsn.runners import find_runner
 from score_core.checkpoints.atomic import atomic_write
-from score_core.checkpoints.list_checkpoint import LATEST, ListCheckpoint, find_newest, list_steps
+from score_core.checkpoints.list_checkpoint import LATEST, find_newest, list_steps
 from score_core.errors import UsageError
-from score_core.runs.config_record import compare_configs
 from score_core.runs.log import RunLog
-from score_core.runs.namespace_config import dump_namespace, load_namespace, to_dict
-from score_core.runs.program_start import banner, folder_inside, log_level, remove_folder
+from score_core.runs.namespace_config import dump_namespace, load_namespace
+from score_core.runs.program_start import (
+    announce,
+    banner,
+    choose_seed,
+    folder_inside,
+    log_level,
+    remove_folder,
+    require_same_config,
+)
 from score_core.runs.signals import GracefulStop
 from score_core.runs.workdir import Workdir
 
 __all__ = ["run"]
 
-_logger = logging.getLogger(__name__)
-
 DEFAULT_CONFIG = "anneal.yml"
-DEFAULT_SEED = 1234
 # What a resumed run may change: no number of the steps before depends on it.
 _FREE = (
     "training.n_iters",
@@ -51,6 +53,10 @@ def run(args: argparse.Namespace) -> None:
     Raises: UserError, StopRequested.
     """
     level = log_level(args.verbose)
+    for flag, least in (("num_samples", 1), ("ckpt_id", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            raise UsageError(f"--{flag} is {value}, expected at least {least}.")
     args.log = folder_inside(Path(args.run) / "logs", args.doc, "--doc")
     with GracefulStop() as stop:
         if args.test or args.fid:
@@ -69,7 +75,7 @@ def _train_images(args: argparse.Namespace, level: int, stop: GracefulStop) -> N
     resume = find_newest(args.log) if args.resume_training else None
     written = _written(args, resume is not None)
     config = _prepared(written, args.runner, test=False)
-    args.seed = _seed(args, resume)
+    args.seed = choose_seed(args.seed, None if resume is None else resume.resume, args.log)
     runner_class = find_runner(args.runner)
     if resume is not None:
         _require_same(args.log, config)
@@ -90,7 +96,7 @@ def _train_toy(args: argparse.Namespace, level: int, stop: GracefulStop) -> None
         raise UsageError("ToyRunner writes no checkpoint to resume from: start it anew, it takes a minute.")
     # ToyRunner reads nothing from its configuration; the original's default is one of another runner.
     written = load_config(args.config or "toy.yml")
-    args.seed = _seed(args, None)
+    args.seed = choose_seed(args.seed, None, args.log)
     from score_core.torch.score_runner import pick_device, seed_everything
 
     _make_room(args)
@@ -115,7 +121,7 @@ def _evaluate(args: argparse.Namespace, level: int, stop: GracefulStop) -> None:
     written = load_namespace(record)
     set_options(written, args.option)
     config = _prepared(written, args.runner, test=True)
-    args.seed = _seed(args, None)
+    args.seed = choose_seed(args.seed, None, args.log)
     runner = runner_class(args, config, stop)
     with RunLog(None, level=level):
         _announce(args, written, runner.device)
@@ -147,30 +153,12 @@ def _prepared(written: argparse.Namespace, runner: str, *, test: bool) -> argpar
     return config
 
 
-def _seed(args: argparse.Namespace, resume: ListCheckpoint | None) -> int:
-    """The seed given, that of the run that goes on, or the default."""
-    given, point = args.seed, None if resume is None else resume.resume
-    if point is None:
-        return DEFAULT_SEED if given is None else given
-    if given not in (None, point.seed):
-        raise UsageError(f"--seed {given}: the run in {args.log} was started with {point.seed}. Leave it out.")
-    return point.seed
-
-
 def _require_same(log: Path, config: argparse.Namespace) -> None:
-    """Refuse to go on with settings that the steps before were not made with."""
     record = log / "config.yml"
-    if not record.is_file():
-        return
-    before = load_namespace(record)
-    complete(before)
-    changes = [change for change in compare_configs(to_dict(before), to_dict(config)) if not change.matches(_FREE)]
-    if changes:
-        lines = "\n".join(f"  {change}" for change in changes)
-        raise UsageError(
-            f"{log} was trained with another configuration ({record}):\n{lines}\n"
-            "Put the old values back (without --config the run's own are taken), or train under another --doc."
-        )
+    if record.is_file():
+        before = load_namespace(record)
+        complete(before)
+        require_same_config(before, config, _FREE, record)
 
 
 def _holds_run(log: Path) -> bool:
@@ -198,9 +186,5 @@ def _make_room(args: argparse.Namespace) -> None:
 
 
 def _announce(args: argparse.Namespace, written: argparse.Namespace, device: Any) -> None:
-    _logger.info("Using device: %s", device)
-    _logger.info("Writing log file to %s", args.log)
-    _logger.info("Exp instance id = %d", os.getpid())
-    _logger.info("Exp comment = %s", args.comment)
-    _logger.info("Config =")
+    announce(device, args.log, args.comment)
     banner(repr(written))

@@ -21,10 +21,19 @@ from ncsnv2.config import check_config, load_config
 from score_core.checkpoints.atomic import atomic_write
 from score_core.checkpoints.list_checkpoint import ListCheckpoint, find_newest
 from score_core.errors import UsageError, UserError
-from score_core.runs.config_record import compare_configs, config_hash
+from score_core.runs.config_record import config_hash
 from score_core.runs.log import RunLog
 from score_core.runs.namespace_config import dump_namespace, load_namespace, to_dict
-from score_core.runs.program_start import banner, confirm, folder_inside, log_level, remove_folder
+from score_core.runs.program_start import (
+    announce,
+    banner,
+    choose_seed,
+    confirm,
+    folder_inside,
+    log_level,
+    remove_folder,
+    require_same_config,
+)
 from score_core.runs.signals import GracefulStop
 from score_core.runs.workdir import Workdir
 
@@ -32,7 +41,6 @@ __all__ = ["run"]
 
 _logger = logging.getLogger(__name__)
 
-DEFAULT_SEED = 1234
 # What a resumed run may change: it moves no number of the steps before, or it is asked for by name.
 _FREE = (
     "training.n_iters",
@@ -185,28 +193,12 @@ class _Start:
             fast_fid(self.config, self.log_path, folder, self.exp, seed=seed, device=device, **options)
 
     def _seed(self, resume: ListCheckpoint | None) -> int:
-        """The seed given, that of the run that goes on, or the default."""
-        given, point = self.args.seed, None if resume is None else resume.resume
-        if point is None:
-            return DEFAULT_SEED if given is None else given
-        if given not in (None, point.seed):
-            raise UsageError(f"--seed {given}: the run in {self.log_path} was started with {point.seed}. Leave it out.")
-        return point.seed
+        return choose_seed(self.args.seed, None if resume is None else resume.resume, self.log_path)
 
     def _require_same_config(self) -> None:
-        """Refuse to go on with settings that the steps before were not made with."""
         record = self.log_path / "config.yml"
-        if not record.exists():
-            return
-        changes = [
-            c for c in compare_configs(to_dict(load_namespace(record)), to_dict(self.written)) if not c.matches(_FREE)
-        ]
-        if changes:
-            lines = "\n".join(f"  {change}" for change in changes)
-            raise UsageError(
-                f"{self.log_path} was trained with another configuration ({record}):\n{lines}\n"
-                "Put the old values back, or train under another --doc."
-            )
+        if record.exists():
+            require_same_config(load_namespace(record), self.written, _FREE, record)
 
     def _make_room(self, tensorboard: Path) -> bool:
         """Whether the log folder is free for a new run; an old one is removed if the user agrees."""
@@ -263,9 +255,5 @@ class _Start:
         return config_hash(used)
 
     def _announce(self, device: Any) -> None:
-        _logger.info("Using device: %s", device)
-        _logger.info("Writing log file to %s", self.log_path)
-        _logger.info("Exp instance id = %d", os.getpid())
-        _logger.info("Exp comment = %s", self.args.comment)
-        _logger.info("Config =")
+        announce(device, self.log_path, self.args.comment)
         banner(dump_namespace({**vars(self.written), "device": str(device)}))

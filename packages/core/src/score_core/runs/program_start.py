@@ -5,15 +5,35 @@ leads to a folder strictly inside its root; nothing is removed without an answer
 for it; where there is no terminal, nothing is asked.
 """
 
+import argparse
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
+from score_core.checkpoints.list_checkpoint import ResumePoint
 from score_core.errors import UsageError, UserError
+from score_core.runs.config_record import compare_configs
+from score_core.runs.namespace_config import to_dict
 
-__all__ = ["banner", "confirm", "folder_inside", "log_level", "remove_folder"]
+__all__ = [
+    "DEFAULT_SEED",
+    "announce",
+    "banner",
+    "choose_seed",
+    "confirm",
+    "folder_inside",
+    "log_level",
+    "remove_folder",
+    "require_same_config",
+]
+
+_logger = logging.getLogger(__name__)
+
+DEFAULT_SEED = 1234
 
 
 def log_level(name: str) -> int:
@@ -80,3 +100,45 @@ def banner(text: str) -> None:
     print(">" * 80)
     print(text.rstrip("\n"))
     print("<" * 80, flush=True)
+
+
+def announce(device: Any, log_path: Path, comment: str) -> None:
+    """The first log lines of both programs."""
+    _logger.info("Using device: %s", device)
+    _logger.info("Writing log file to %s", log_path)
+    _logger.info("Exp instance id = %d", os.getpid())
+    _logger.info("Exp comment = %s", comment)
+    _logger.info("Config =")
+
+
+def choose_seed(given: int | None, point: ResumePoint | None, log_path: Path) -> int:
+    """The seed given, that of the run that goes on, or the default.
+
+    Raises: UsageError if the two differ.
+    """
+    if point is None:
+        return DEFAULT_SEED if given is None else given
+    if given not in (None, point.seed):
+        raise UsageError(f"--seed {given}: the run in {log_path} was started with {point.seed}. Leave it out.")
+    return point.seed
+
+
+def require_same_config(
+    before: argparse.Namespace, now: argparse.Namespace, free: Collection[str], record: Path
+) -> None:
+    """Refuse to go on with settings that the steps before were not made with.
+
+    Arguments:
+        before, now: the configuration of the run, and that of its continuation.
+        free: dotted keys and patterns that may change.
+        record: the file that ``before`` was read from, in the run's log folder.
+
+    Raises: UsageError listing the changes.
+    """
+    changes = [change for change in compare_configs(to_dict(before), to_dict(now)) if not change.matches(free)]
+    if changes:
+        lines = "\n".join(f"  {change}" for change in changes)
+        raise UsageError(
+            f"{record.parent} was trained with another configuration ({record}):\n{lines}\n"
+            "Put the old values back, or train under another --doc."
+        )

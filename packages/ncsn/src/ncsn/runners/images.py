@@ -14,7 +14,7 @@ from ncsn.sampling import Recorder, to_pixels, watched
 from ncsn.training import PROGRAMS
 from score_core.checkpoints.list_checkpoint import ListCheckpoint, checkpoint_name, find_newest, read_list_checkpoint
 from score_core.data import Pipeline
-from score_core.errors import UsageError
+from score_core.errors import UsageError, UserError
 from score_core.runs.config_record import config_hash
 from score_core.runs.namespace_config import to_dict
 from score_core.runs.progress import Progress
@@ -137,7 +137,15 @@ class ImageRunner:
         return Recorder(self.folder, picture, raw, nrow, self.config.data.logit_transform)
 
     def write_final(self, state: Tensor, nrow: int, name: str = "samples") -> None:
-        """The final states as a grid and as a tensor."""
+        """The final states as a grid and as a tensor.
+
+        Raises: UserError if they are not finite.
+        """
+        if not bool(torch.isfinite(state).all()):
+            raise UserError(
+                "the samples are not finite: the sampler diverged. Lower sampling.step_lr, or take an earlier "
+                "checkpoint (--ckpt_id)."
+            )
         images = to_pixels(state, logit=self.config.data.logit_transform)
         save_grid(self.folder / f"{name}.png", images, nrow)
         save_tensor(self.folder / f"{name}.pth", images)
