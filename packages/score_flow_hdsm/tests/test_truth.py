@@ -17,7 +17,7 @@ MEAN, VARIANCE = 0.6, 0.25
 
 
 class GaussianScore(nn.Module):
-    """The score model of all isotropic Gaussians, in the place of the toy network: its output is std times the score."""
+    """The score model of all isotropic Gaussians, in the place of the toy network; its output is std times the score."""
 
     def __init__(self, sde, mean=0.0, variance=1.0):
         super().__init__()

@@ -124,7 +124,8 @@ def _evaluate(config: Any, folder: Path, values: Any, worker: tuple[int, int]) -
     from score_flow_hdsm.experiment import experiment_maker
     from score_sde.evaluate import enabled_stages, evaluate
 
-    stages, eval_folder = enabled_stages, "eval_test_bpd"
+    stages: Any = enabled_stages
+    eval_folder = "eval_test_bpd"
     if values.mode == "eval_scorenet":
         from score_flow_hdsm.diagnostics_stage import Diagnostics
 
