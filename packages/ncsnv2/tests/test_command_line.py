@@ -18,8 +18,8 @@ from PIL import Image
 
 from ncsnv2.__main__ import main, parser
 from ncsnv2.nearest_neighbours import parser as neighbours_parser
-from ncsnv2.start import DEFAULT_SEED
 from score_core.checkpoints.pth_format import load_pth
+from score_core.runs.program_start import DEFAULT_SEED
 from score_core.runs.results import read_results
 
 GOLDEN = goldens.load("ncsnv2", "cli_runs.json")

@@ -109,5 +109,6 @@ def test_fused_attention_is_the_plain_one():
     fused = run()
     with higher_derivatives():
         formula = run()
-    for a, b in zip(fused, formula, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * b.abs().max())
+    # what two versions of PyTorch differ by in the golden runs: outputs 2e-6 of the largest, gradients 2e-5
+    for a, b, tolerance in zip(fused, formula, (2e-6, 2e-5), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * b.abs().max())

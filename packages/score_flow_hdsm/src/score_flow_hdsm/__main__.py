@@ -85,13 +85,13 @@ def _run(arguments: list[str]) -> None:
     try:
         rest = values(program)[1:]
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise base._FlagError(f"{base._first_line(error)}\n{see}") from error
+        raise base.FlagError(f"{base._first_line(error)}\n{see}") from error
     if rest:
-        raise base._FlagError(f"unexpected arguments: {' '.join(rest)}\n{see}")
+        raise base.FlagError(f"unexpected arguments: {' '.join(rest)}\n{see}")
     evaluating = values.mode in ("eval", "eval_scorenet")
     base._check_process_flags(values, "eval" if evaluating else "train")
-    folder = Path(values.workdir or Path("runs", "score_flow_hdsm", base._name_of(arguments)))
-    base._use_compilation_cache()
+    folder = Path(values.workdir or Path("runs", "score_flow_hdsm", base.config_name(arguments)))
+    base.use_compilation_cache()
     if values.wait:
         config.value.eval.wait = float("inf")
     if evaluating:
@@ -124,7 +124,8 @@ def _evaluate(config: Any, folder: Path, values: Any, worker: tuple[int, int]) -
     from score_flow_hdsm.experiment import experiment_maker
     from score_sde.evaluate import enabled_stages, evaluate
 
-    stages, eval_folder = enabled_stages, "eval_test_bpd"
+    stages: Any = enabled_stages
+    eval_folder = "eval_test_bpd"
     if values.mode == "eval_scorenet":
         from score_flow_hdsm.diagnostics_stage import Diagnostics
 

@@ -20,7 +20,7 @@ from score_core.checkpoints.tree import restore_tree
 from score_core.data import get_data_scaler
 from score_core.errors import UsageError
 from score_core.jax.ema import ema_update
-from score_core.jax.training import Adam, create_state, state_from_tree, state_to_tree
+from score_core.jax.training import Adam, TrainState, create_state, state_from_tree, state_to_tree
 from score_flow_hdsm.dequantizer import Dequantizer, configured_dequantizer
 from score_flow_hdsm.dequantizer_loss import get_dequantizer_loss_fn
 from score_flow_hdsm.jax_experiment import JaxScoreFlow
@@ -49,8 +49,9 @@ class DeqState(NamedTuple):
 _MEANS = ("ema_train_bpd", "ema_eval_bpd")
 
 
-def _with_means(state: Any, train: Any = 0.0, evaluation: Any = 0.0) -> DeqState:
-    return DeqState(*state, jnp.asarray(train, jnp.float32), jnp.asarray(evaluation, jnp.float32))
+def _with_means(state: TrainState, train: Any = 0.0, evaluation: Any = 0.0) -> DeqState:
+    means = (jnp.asarray(train, jnp.float32), jnp.asarray(evaluation, jnp.float32))
+    return DeqState(**state._asdict(), **dict(zip(_MEANS, means, strict=True)))
 
 
 def _to_tree(state: DeqState) -> dict[str, Any]:
@@ -139,7 +140,8 @@ class DequantizerExperiment(JaxScoreFlow):
         u = jax.random.normal(noise_key, image.shape, jnp.float32)
         variables = jax.jit(self.flow.init)(params_key, u, image)
         lr, ema_rate = self.config.optim.lr, self.config.deq.ema_rate
-        return self.place(_with_means(create_state(variables, rng, adam=self.adam, lr=lr, ema_rate=ema_rate)))
+        state: Any = _with_means(create_state(variables, rng, adam=self.adam, lr=lr, ema_rate=ema_rate))
+        return self.place(state)
 
     def encode_state(self, state: Any) -> bytes:
         return msgpack_format.dumps(_to_tree(jax.device_get(state)))
@@ -166,7 +168,8 @@ class DequantizerExperiment(JaxScoreFlow):
 
     def train_call(self, state: Any, batches: Any) -> tuple[Any, Any]:  # type: ignore[override]
         log_freq = self.config.training.log_freq
-        carry, first = _begin(state), state.step
+        first = state.step + 0  # a copy: the updates use the state up
+        carry = _begin(state)
         rows = []
         for j in range(batches.shape[0]):
             carry, row = self._update(self.score_params, carry, batches[j])
@@ -214,8 +217,8 @@ def train_deq(config: ml_collections.ConfigDict, workdir: Path, deq_folder: str,
 
     if not workdir.is_dir():
         raise UsageError(f"no work directory {workdir}: train the score model first (--mode=train)")
-    score = find_checkpoint(workdir / "checkpoints", config.eval.ckpt_id)
-    own = config.copy_and_resolve_references()
+    own: Any = config.copy_and_resolve_references()
+    score = find_checkpoint(workdir / "checkpoints", own.eval.ckpt_id)
     with own.unlocked():
         own.training.n_iters = own.deq.n_iters
         own.training.snapshot_sampling = False

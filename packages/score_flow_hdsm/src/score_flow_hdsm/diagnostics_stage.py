@@ -87,7 +87,7 @@ class Diagnostics:
         _draw(session.folder / f"scorenet_{session.number}.png", t, means)
         for name, table in tables.items():
             # The integral over t, which is what enters the bound on the likelihood.
-            of_image = np.trapezoid(table, t, axis=0)
+            of_image = np.asarray(np.trapezoid(table, t, axis=0))
             session.record(
                 name,
                 of_image.mean(),

@@ -30,7 +30,7 @@ from score_sde.jax_experiment import JaxExperiment
 __all__ = ["JaxScoreFlow"]
 
 
-class JaxScoreFlow(ScoreFlow, JaxExperiment):
+class JaxScoreFlow(ScoreFlow, JaxExperiment):  # type: ignore[misc]
     """A configuration with everything that JAX builds from it."""
 
     make_sde = staticmethod(get_sde)
@@ -136,5 +136,5 @@ class JaxScoreFlow(ScoreFlow, JaxExperiment):
 
 @partial(jax.jit, static_argnums=0)
 def _apply(module: Dequantizer, variables: Any, u: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    noise, entropy = module.apply(variables, u, image)
-    return noise, entropy
+    noise_and_entropy: Any = module.apply(variables, u, image)
+    return noise_and_entropy

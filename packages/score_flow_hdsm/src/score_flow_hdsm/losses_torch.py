@@ -70,10 +70,10 @@ def high_order_terms(
     """The score, J v and (order 3) the gradient of <v, J v>, at ``x`` ``[B, ...]``; all three carry gradients."""
     with higher_derivatives():
         if order == 2:
-            score, directional = jvp(score_fn, (x,), (v,))
+            score, directional = jvp(score_fn, (x,), (v,))  # type: ignore[misc]
             return score, directional, None
         x = x.detach().requires_grad_()
-        score, directional = jvp(score_fn, (x,), (v,))
+        score, directional = jvp(score_fn, (x,), (v,))  # type: ignore[misc]
         (gradient,) = torch.autograd.grad((directional * v).sum(), x, create_graph=torch.is_grad_enabled())
     return score, directional, gradient
 

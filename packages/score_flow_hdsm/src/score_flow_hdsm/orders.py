@@ -29,7 +29,7 @@ _KINDS = {"bpd": "eval_ode", "bpd_bound": "eval_bound"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    parser = argparse.ArgumentParser("python -m score_flow_hdsm.orders", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser("python -m score_flow_hdsm.orders", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--workdir", type=Path, default=Path("runs", "score_flow_hdsm", "orders"))
     parser.add_argument("--config", default="digits", help="packaged experiment or file; default: digits")
     parser.add_argument("--first", type=int, default=1000, help="updates of order 1; default 1000")
@@ -74,9 +74,10 @@ def compare(workdir: Path, config: str, first: int, more: int, bound_times: int,
 
     make = experiment_maker(workdir, "flowpp_dequantizer")
     train(settings(first), workdir / "first", make_experiment=make)
+    total = first + more
     begin = find_checkpoint(workdir / "first" / "checkpoints", 1)
     for order in _ORDERS:
-        folder, total = workdir / f"order{order}", first + more
+        folder = workdir / f"order{order}"
         own = settings(total, training__score_matching_order=order)
         start_from(make(own, "jax"), begin, folder)
         train(own, folder, make_experiment=make)

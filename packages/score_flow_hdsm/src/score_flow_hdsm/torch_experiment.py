@@ -24,7 +24,7 @@ from score_sde.torch_experiment import TorchExperiment
 __all__ = ["TorchScoreFlow"]
 
 
-class TorchScoreFlow(ScoreFlow, TorchExperiment):
+class TorchScoreFlow(ScoreFlow, TorchExperiment):  # type: ignore[misc]
     """A configuration with everything that PyTorch builds from it."""
 
     make_sde = staticmethod(get_sde)

@@ -12,7 +12,7 @@ Program = Literal["score_flow", "mle_score_ode"]
 def cifar10(program: Program) -> ml_collections.ConfigDict:
     """32x32, of either program; on their own they name no SDE, sampler or network."""
     high_order = program == "mle_score_ode"
-    config = ml_collections.ConfigDict(
+    config: Any = ml_collections.ConfigDict(
         {
             "seed": 42,
             "training": {
@@ -92,7 +92,7 @@ def cifar10(program: Program) -> ml_collections.ConfigDict:
 
 def imagenet32(program: Program) -> ml_collections.ConfigDict:
     """ImageNet at 32x32."""
-    config = cifar10(program)
+    config: Any = cifar10(program)
     config.update({"data": {"dataset": "ImageNet", "random_flip": False}, "model": {"dropout": 0.0}})
     config.eval.update({"num_repeats": 1, "batch_size": 1024, "enable_sampling": False})
     if program == "mle_score_ode":

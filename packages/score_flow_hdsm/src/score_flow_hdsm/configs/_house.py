@@ -50,25 +50,23 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     Raises:
         ConfigError: it lacks a whole section, so it is not a configuration of this program.
     """
-    add_house_keys(config)
-    data: Any = config.data
+    settings: Any = add_house_keys(config)
+    small = settings.data.dataset.lower() in ("digits", "photos")
     with config.unlocked(), config.ignore_type():
-        if "program" not in config.training:
+        if "program" not in settings.training:
             # score_flow's files know no order; which program it is decides how keys are split for dropout
-            high = "score_matching_order" in config.training
-            config.training.program = "mle_score_ode" if high else "score_flow"
-        if "deq" not in config:
-            config.deq = ml_collections.ConfigDict()
+            high = "score_matching_order" in settings.training
+            settings.training.program = "mle_score_ode" if high else "score_flow"
+        if "deq" not in settings:
+            settings.deq = ml_collections.ConfigDict()
         for key, (default, _) in HOUSE_KEYS.items():
             section, name = key.split(".")
-            if name not in config[section]:
-                small = data.dataset.lower() in ("digits", "photos")
-                config[section][name] = _SMALL.get(key, default) if small else default
-        if config.data.dataset.lower() in ("digits", "photos"):
-            config.eval.extractor = "digits"
-        for key in ("training.smallest_time", "sampling.smallest_time"):
-            section, name = key.split(".")
-            config[section][name] = float(config[section][name])
+            if name not in settings[section]:
+                settings[section][name] = _SMALL.get(key, default) if small else default
+        if small:
+            settings.eval.extractor = "digits"
+        for section in ("training", "sampling"):
+            settings[section].smallest_time = float(settings[section].smallest_time)
     return config
 
 

@@ -78,7 +78,8 @@ def _run(arguments: argparse.Namespace) -> None:
     values["reweighted"] = not arguments.importance
     if arguments.command == "study":
         small = {"encoder_layers": (64, 64), "decoder_layers": (128, 128), "pos_dim": 32}
-        settings = ToySettings(**_STUDY | small | values)
+        defaults: dict[str, Any] = {**_STUDY, **small}
+        settings = ToySettings(**defaults | values)
         from score_flow_hdsm.toy.study import study
 
         folder = arguments.workdir or Path("experiments", f"study_{settings.data}_{settings.sde}")

@@ -93,7 +93,9 @@ def _swissroll(n: int, dim: int, streams: Streams) -> Tensor:
 
     roll = make_swiss_roll(n, noise=1.0, random_state=streams.numpy)[0][:, [0, 2]].astype(np.float32) / 10
     # parity: copy after copy, not shuffled; the two columns lie side by side in memory, which draws of its shape follow
-    return torch.from_numpy(np.ascontiguousarray(np.concatenate([roll + np.float32(shift) for shift in _ROLLS])))
+    return torch.from_numpy(
+        np.ascontiguousarray(np.concatenate([roll + np.asarray(shift, np.float32) for shift in _ROLLS]))
+    )
 
 
 DATA = {

@@ -94,8 +94,8 @@ def probed_divergence(out: Tensor, x: Tensor, probe: Tensor) -> Tensor:
 
 
 def gradient_of_divergence(trace: Tensor, x: Tensor, *, create_graph: bool = True) -> Tensor:
-    """The gradient of a divergence ``[B, 1]`` at ``x``, ``[B, dim]``."""
-    return torch.autograd.grad(trace.sum(), x, create_graph=create_graph)[0]
+    """The gradient of a divergence ``[B, 1]`` at ``x``, ``[B, dim]``; zero if it does not depend on ``x``."""
+    return torch.autograd.grad(trace.sum(), x, create_graph=create_graph, materialize_grads=True)[0]
 
 
 class MovingAverage:

@@ -143,7 +143,8 @@ class ToyRun:
 
     def everything(self) -> dict[str, Any]:
         """All that training changes."""
-        name, keys, *rest = self.streams.numpy.get_state(legacy=True)
+        state: Any = self.streams.numpy.get_state(legacy=True)
+        name, keys, *rest = state
         return self.tree() | {
             "optimizer": self.optimizer.state_dict(),
             "itr": self.itr,
