@@ -34,6 +34,7 @@ class Lives:
 
     def __init__(self, framework="jax", environment=None):
         self.framework = framework
+        self._alive = None
         self._log = tempfile.NamedTemporaryFile("r", suffix=".log")  # noqa: SIM115
         self._server = subprocess.Popen(
             [sys.executable, __file__, framework, self._log.name],
@@ -47,9 +48,14 @@ class Lives:
         return self
 
     def __exit__(self, *_):
+        # After a failure or a test's time limit, a life may still be there.
+        for pid in [self._alive] if self._alive else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._server.stdin.close()
-        self._server.wait(60)
         self._server.stdout.close()
+        self._server.kill()
+        self._server.wait()
         self._log.close()
 
     def run(self, arguments, *, killed_at=None, killed_after=None, stopped_after=None, status=None):
@@ -60,13 +66,14 @@ class Lives:
         """
         Path(self._log.name).write_text("")
         self._say([f"--framework={self.framework}", *map(str, arguments)], killed_at)
-        pid = json.loads(self._server.stdout.readline())
+        pid = self._alive = json.loads(self._server.stdout.readline())
         expected = status if status is not None else KILLED if killed_at or killed_after else 0
         if moment := killed_after or stopped_after:
             self._await(*moment)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if killed_after else expected - 128)
         found = json.loads(self._server.stdout.readline())
+        self._alive = None
         log = Path(self._log.name).read_text(errors="replace")
         assert found == expected, f"status {found}, expected {expected}:\n{log[-3000:]}"
         return log

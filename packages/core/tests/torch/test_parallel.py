@@ -87,7 +87,7 @@ def test_two_processes_are_one(tmp_path):
         for rank in range(2)
     ]
     for process in processes:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=600)
         assert process.returncode == 0, error
     run_process(tmp_path)
     with np.load(tmp_path / "1.npz") as one, np.load(tmp_path / "2.npz") as two:
