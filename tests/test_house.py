@@ -31,6 +31,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_checker_is_clean(command):
     result = run(str(Path(sys.executable).with_name(command[0])), *command[1:])
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert "No source files found" not in result.stdout + result.stderr
 
 
 def test_lock_matches_the_resolver():

@@ -11,7 +11,7 @@ from score_core.runs.results import read_results
 from score_flow_hdsm.__main__ import main
 
 TINY = {
-    "data.image_size": 4,
+    "data.image_size": 8,
     "model.nf": 8,
     "model.ch_mult": (1,),
     "model.attn_resolutions": (),

@@ -36,7 +36,7 @@ def sde_config(name: str) -> Any:
 def _translated(config: Any) -> Any:
     import ml_collections
 
-    model = getattr(config, "model", None)
+    model: Any = getattr(config, "model", None)
     if not (hasattr(model, "num_classes") and hasattr(model, "ngf")):
         raise UsageError(
             "this is no configuration of NCSN (model.num_classes, model.ngf), which alone can be converted."

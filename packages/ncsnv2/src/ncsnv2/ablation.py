@@ -36,7 +36,7 @@ _SHOWN = 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ncsnv2.ablation", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m ncsnv2.ablation", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--workdir", required=True, help="everything is written here; a stopped run goes on")
     parser.add_argument("--config", default=_CONFIG, help=f"a configuration with embedded data (default: {_CONFIG})")
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings (default: 3)")
@@ -127,7 +127,7 @@ def _fids(config: argparse.Namespace, workdir: Path, seed: int, step: int) -> di
                 with torch.inference_mode():
                     denoised = x + last * network(x, labels)
                 for name, state in zip(names, (x, denoised), strict=True):
-                    images[name].append(image_bytes(to_pictures(inverse(state))))
+                    images[name].append(_image_bytes(to_pictures(inverse(state))))
                 bar.update(len(x))
     if step == section.end_ckpt and seed == 1:
         rows = np.concatenate([images[name][0][:_SHOWN] for name in SETTINGS])
@@ -139,7 +139,7 @@ def _fids(config: argparse.Namespace, workdir: Path, seed: int, step: int) -> di
     }
 
 
-def image_bytes(pictures: Any) -> Any:
+def _image_bytes(pictures: Any) -> Any:
     """Images in [0, 1] as the bytes of a PNG."""
     import numpy as np
 

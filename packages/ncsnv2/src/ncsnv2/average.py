@@ -54,6 +54,7 @@ class Average:
     def network(self, network: nn.Module) -> nn.Module:
         """A copy of ``network`` (buffers included) with the averaged parameters, in evaluation mode; used again."""
         if self._copy is None:
+            module: Any
             for module in network.modules():
                 if hasattr(module, "weight_orig"):  # spectral norm leaves a result there that cannot be copied
                     module.weight = module.weight.detach()

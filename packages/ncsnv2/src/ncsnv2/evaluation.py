@@ -135,8 +135,8 @@ def fast_fid(
         config.model.architecture = "NCSN"  # parity: ensembles are of NCSN, whatever the dataset
     steps = checkpoint_range(section, log_path)
     fids: dict[int, float] = {}
-    _write_fids(folder, fids)
     if not steps:
+        _write_fids(folder, fids)  # as the original, whose FFHQ configuration has an empty range
         return fids
     extractor = config_extractor(config)
     reference = reference_statistics(config, exp, extractor)

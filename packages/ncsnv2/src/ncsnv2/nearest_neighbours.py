@@ -27,7 +27,7 @@ class Neighbours(NamedTuple):
 
     distance: np.ndarray
     """float64 ``[n, k]``."""
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]
     """int64 ``[n, k]``: places among the training images."""
 
 
@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m ncsnv2.nearest_neighbours", description=__doc__.partition("\n")[0])
+    made = argparse.ArgumentParser(
+        prog="python -m ncsnv2.nearest_neighbours", description=str(__doc__).partition("\n")[0]
+    )
     made.add_argument("--path", required=True, help="samples_*.pth of a run, or an .npz of uint8 images")
     made.add_argument("--k", type=int, default=9, help="neighbours of a sample (default: 9)")
     made.add_argument("--n_samples", type=int, default=10, help="how many samples, from the first (default: 10)")
@@ -103,6 +105,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.k < 1 or args.n_samples < 1:
         raise UsageError(f"--k {args.k} --n_samples {args.n_samples}: both must be at least 1.")
     samples = _read_samples(Path(args.path))[: args.n_samples]
+    size: Any
     category, size = _LSUN.get(args.dataset, (None, _SIZES.get(args.dataset.lower(), samples.shape[1])))
     training = load_torchvision_source(
         "lsun" if category else args.dataset,

@@ -123,7 +123,7 @@ def report_names(config: Any, report: Report, *, written: bool) -> None:
         leaf = paths[name.torch_key]
         same = leaf.transform.value == "same" and not name.transposed
         pair = (leaf.jax_path, name.diffusers_key)
-        (report.copied if same else report.reshaped).append(pair if written else pair[::-1])
+        (report.copied if same else report.reshaped).append(pair if written else (pair[1], pair[0]))
 
 
 def _compare_configs(found: Mapping[str, Any], wanted: Mapping[str, Any], where: Any) -> None:

@@ -56,7 +56,9 @@ def loads_objects(data: bytes, classes: Collection[str], *, where: Any = "checkp
     Raises:
         CheckpointError: it is damaged, or names something that is not allowed; nothing was executed.
     """
-    holders = {path: type(path.rpartition(".")[2], (PickledObject,), {"path": path}) for path in classes}
+    holders: dict[str, Any] = {
+        path: type(path.rpartition(".")[2], (PickledObject,), {"path": path}) for path in classes
+    }
 
     def machine(file: io.BytesIO) -> _Machine:
         return _ObjectMachine(file, holders)

@@ -81,7 +81,7 @@ def config_from_json(text: str, where: Any) -> Any:
     try:
         content = json.loads(text)
         sections = {key: {k: _tuple(v) for k, v in part.items()} for key, part in content.items() if _is_dict(part)}
-        config = ml_collections.ConfigDict({**content, **sections})
+        config: Any = ml_collections.ConfigDict({**content, **sections})
         _ = (config.model.name, config.data.num_channels)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{where}: the configuration with it cannot be read. Give --config NAME.") from error

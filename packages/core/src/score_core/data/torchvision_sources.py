@@ -48,7 +48,7 @@ def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:
     # torchvision truncates the longer side
     wide = (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
     grey = image.shape[-1] == 1
-    picture = Image.fromarray(image[..., 0] if grey else image).resize(wide[::-1], Image.Resampling.BILINEAR)
+    picture = Image.fromarray(image[..., 0] if grey else image).resize((wide[1], wide[0]), Image.Resampling.BILINEAR)
     resized = np.asarray(picture)
     return resized[..., None] if grey else resized
 

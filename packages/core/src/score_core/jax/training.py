@@ -166,7 +166,7 @@ def get_loss_fn(
                 sde, score_fn, x0, t, noise, likelihood_weighting=likelihood_weighting, reduce_mean=reduce_mean
             )
         labels = jax.random.choice(time_key, sde.N, x0.shape[:1])
-        objective = smld_loss if isinstance(sde, VESDE) else ddpm_loss
+        objective: Any = smld_loss if isinstance(sde, VESDE) else ddpm_loss
         return objective(sde, model_fn, x0, labels, noise, reduce_mean=reduce_mean)
 
     return loss_fn

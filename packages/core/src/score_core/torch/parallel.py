@@ -32,7 +32,7 @@ def connect(timeout: float | None = None, *, device: str | None = None) -> None:
         RuntimeError: a process did not come in time.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    limit = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
+    limit: dict[str, Any] = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", **limit)
 
 

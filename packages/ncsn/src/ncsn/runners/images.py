@@ -105,7 +105,7 @@ class ImageRunner:
         network = PROGRAMS[self.name].make_network(self.config)
         load_strictly(network, checkpoint.network, checkpoint.path)
         _logger.info("loaded %s", checkpoint.path)
-        return network.to(self.device, memory_format=torch.channels_last).eval()
+        return network.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @property
     def shape(self) -> tuple[int, int, int]:

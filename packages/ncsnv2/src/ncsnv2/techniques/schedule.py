@@ -25,6 +25,7 @@ Technique 4. :math:`T` Langevin steps that start from the level above end with t
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from score_core.errors import UsageError
 
@@ -94,7 +95,8 @@ def ratio_of_levels(dimension: int, target: float = PUBLISHED_OVERLAP) -> float:
         high *= 2
         if high > 1e9:
             raise UsageError(f"in {dimension} dimensions every ratio overlaps by more than {target}: raise the target")
-    return float(brentq(lambda gamma: overlap(gamma, dimension) - target, 1.0, high, xtol=1e-15))
+    root: Any = brentq(lambda gamma: overlap(gamma, dimension) - target, 1.0, high, xtol=1e-15)
+    return float(root)
 
 
 def count_levels(sigma_begin: float, sigma_end: float, gamma: float) -> int:

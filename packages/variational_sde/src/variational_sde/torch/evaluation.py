@@ -135,8 +135,11 @@ def bound_bpd(
                 if stop():
                     return None
                 images = to_tensor(images, device)
+                u: Any
+                noise: Any
                 u, noise = draw(images, torch.from_numpy(indices).to(device))
-                x, log_det = protocol.to_model(images, u(images) if callable(u) else u)
+                u = u(images) if callable(u) else u
+                x, log_det = protocol.to_model(images, u)
                 noise = noise(x) if callable(noise) else noise
                 elbo = model.elbo(x, noise).detach() + log_det
                 bits.append(bound_in_bits(elbo, x[0].numel()))

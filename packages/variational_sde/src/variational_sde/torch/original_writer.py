@@ -63,7 +63,7 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined]
                 self.save(obj.state)
                 writer.write(pickle.BUILD)
         else:
-            super().save(obj, save_persistent_id)
+            super().save(obj, save_persistent_id)  # type: ignore[misc]
 
     def _recall(self, obj: Any) -> bool:
         writer: Any = self

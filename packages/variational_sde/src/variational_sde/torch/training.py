@@ -167,16 +167,15 @@ class _Training:
         found = checkpoint.read_run(self.path)
         settings = settings_of(args)
         if found is not None:
-            content, file = found
-            foreign = content["format"] == "original"
-            settings |= content["settings"]
+            settings |= found[0]["settings"]
         seed = args.seed if found is None else args.seed + found[0]["count"]
         state = checkpoint.new_state(
             settings, lr=args.lr, seed=args.seed, device=self.device, exact_times=bool(args.exact_times)
         )
         if found is None:
             return state, False
-        if foreign:
+        content, file = found
+        if content["format"] == "original":
             state.generators = type(state.generators).seeded(seed, self.device)
             self._keep_original(file, settings_of(args), settings)
         checkpoint.restore(state, content, file)

@@ -42,7 +42,7 @@ def convolve(
     return _convolve(tuple(strides), tuple(tuple(pair) for pair in padding), x, kernel)
 
 
-def _plain(strides: tuple[int, ...], padding: tuple[tuple[int, ...], ...], x: Any, kernel: Any) -> jax.Array:
+def _plain(strides: tuple[int, ...], padding: Any, x: Any, kernel: Any) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 

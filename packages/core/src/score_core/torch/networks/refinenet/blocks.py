@@ -7,6 +7,7 @@ random draws; with labels (and only there) ``norms`` of CRP and MSF are drawn be
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ ConvMaker = Callable[..., nn.Module]
 """Called as :func:`~score_core.torch.networks.layers.ncsn_conv`."""
 
 
-def spectral_conv(in_features: int, features: int, **options: int) -> nn.Module:
+def spectral_conv(in_features: int, features: int, **options: Any) -> nn.Module:
     """A convolution with spectral normalisation (keys ``weight_orig``, ``weight_u``, ``weight_v``)."""
     return spectral_norm(ncsn_conv(in_features, features, **options))
 
