@@ -123,3 +123,17 @@ def test_pictures_show_what_the_original_drew():
     field = plots.score_field(GMMDist(2).score, bounds)
     for i, part in enumerate(field):
         close(part, GOLDEN[f"ToyRunner.train/call28_arg{i}"], 1e-5)
+
+
+@pytest.mark.slow
+def test_figure_3_of_a_seed_is_the_originals(tmp_path):
+    """The three clouds of annealed_sampling_exp with seed 1235, from the same random numbers."""
+    from ncsn.runners.toy import ToyRunner
+
+    torch.manual_seed(CASES["annealed_sampling_exp"]["seed"])
+    clouds = ToyRunner.annealed_sampling_exp(folder=tmp_path)
+    for way, call in (("iid", 6), ("langevin", 13), ("annealed", 20)):
+        expected = np.stack([GOLDEN[f"annealed_sampling_exp/call{call}_arg{i}"] for i in range(2)], 1)
+        np.testing.assert_allclose(clouds[way], expected, rtol=0, atol=2e-3)
+    names = ["annealed_langevin_samples.png", "density.png", "iid_samples.png", "langevin_samples.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names

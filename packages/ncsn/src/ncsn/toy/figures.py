@@ -15,6 +15,7 @@ from ncsn.runners.toy import STEPS, train_toy
 from ncsn.toy.distributions import GMMDist, GMMDistAnneal
 from ncsn.toy.plots import Bounds, density_image, draw_density, draw_points, draw_scores, score_field
 from ncsn.toy.sampling import anneal_langevin_dynamics, langevin_dynamics
+from score_core.checkpoints.atomic import atomic_write
 from score_core.errors import UsageError, UserError
 from score_core.noise_scales import langevin_sigmas
 from score_core.runs.log import RunLog
@@ -152,6 +153,8 @@ def figure1(workdir: Path, steps: int, stop: GracefulStop | None = None) -> Valu
         axes.set_ylabel("sliced score matching loss")
         axes.grid(color="#dddddd", linewidth=0.6)
 
+    table = "\n".join(f"{i},{a},{b}" for i, (a, b) in enumerate(zip(*curves.values(), strict=True), 1))
+    atomic_write(workdir / "losses.csv", f"step,without_noise,with_noise\n{table}\n".encode())
     path = workdir / "eval" / "figure_1.png"
     _panels(path, [lambda axes, s=std: draw(axes, s) for std in curves], width=5.2, height=3.6)
     return [
