@@ -149,22 +149,37 @@ def test_each_evaluates_the_others_checkpoints(trained, trained_in_torch):
         assert found["torch"] == pytest.approx(found["jax"], rel=1e-5)
 
 
+SMALL_REFINENET = {
+    "data.dataset": "digits",
+    "data.num_channels": 1,
+    "data.image_size": 8,
+    "model.nf": 8,
+    "model.num_scales": 5,
+    "eval.batch_size": 90,
+    "eval.begin_ckpt": 1,
+    "eval.end_ckpt": 1,
+    "eval.enable_sampling": False,
+}
+
+
+def small_refinenet(name):
+    config = load_config(name)
+    with config.unlocked():
+        for key, value in SMALL_REFINENET.items():
+            section, entry = key.split(".")
+            config[section][entry] = value
+    return config
+
+
 @pytest.mark.parametrize("name", ["ve/ncsnv2/celeba", "ve/ncsn/celeba"])
 def test_networks_that_differ_need_to_be_told_whose_numbers(capsys, tmp_path, name):
     """A checkpoint of the JAX program in PyTorch: refused without a flavor, read with it."""
-    small = {"data.dataset": "digits", "data.num_channels": 1, "data.image_size": 8, "model.nf": 8}
-    small |= {"model.num_scales": 5, "eval.batch_size": 90, "eval.begin_ckpt": 1, "eval.end_ckpt": 1}
-    small |= {"eval.enable_sampling": False}
-    config = load_config(name)
-    with config.unlocked():
-        for key, value in small.items():
-            section, entry = key.split(".")
-            config[section][entry] = value
+    config = small_refinenet(name)
     experiment = JaxExperiment(config)
     (tmp_path / "checkpoints").mkdir()
     data = experiment.encode_state(experiment.initial_state())
     (tmp_path / "checkpoints" / "checkpoint_1").write_bytes(data)
-    command = [f"--config={name}", f"--workdir={tmp_path}", "--mode=eval", *experiments.flags(small)]
+    command = [f"--config={name}", f"--workdir={tmp_path}", "--mode=eval", *experiments.flags(SMALL_REFINENET)]
     assert main([*command, "--framework=torch"]) == 2
     assert "--config.model.flavor=jax" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "eval")
@@ -173,4 +188,23 @@ def test_networks_that_differ_need_to_be_told_whose_numbers(capsys, tmp_path, na
     found = results(tmp_path)
     assert found["torch"] == pytest.approx(found["jax"], rel=1e-5)
     assert main([*command, "--eval_folder=other", "--config.model.flavor=pytorch"]) == 2
-    assert "JAX has the JAX program's numbers" in capsys.readouterr().err
+    assert "say which are meant by --config.model.flavor=jax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ve/ncsnv2/celeba", "ve/ncsn/celeba"])
+def test_jax_computes_the_pytorch_programs_numbers_of_networks_that_differ(capsys, tmp_path, name):
+    """A checkpoint of the PyTorch program, as its own file and converted to JAX's, in both frameworks."""
+    config = small_refinenet(name)
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "checkpoint_1.pth"
+    experiment = TorchExperiment(config)
+    file.write_bytes(experiment.encode_state(experiment.initial_state()))
+    command = [f"--config={name}", f"--workdir={tmp_path}", "--mode=eval", *experiments.flags(SMALL_REFINENET)]
+    assert main([*command, "--framework=torch"]) == 0
+    command += ["--eval_folder=jax"]
+    assert main([*command, "--framework=jax"]) == 2
+    assert "--config.model.flavor=pytorch" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "jax")
+    assert main([*command, "--framework=jax", "--config.model.flavor=pytorch"]) == 0
+    found = results(tmp_path)
+    assert found["jax"] == pytest.approx(found["torch"], rel=1e-5)

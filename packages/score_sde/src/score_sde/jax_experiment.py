@@ -89,12 +89,6 @@ class JaxExperiment(Experiment):
         dtype = self.config.training.dtype
         if dtype not in ("float32", "bfloat16"):
             raise UsageError(f"training.dtype is {dtype!r}; it must be 'float32' or 'bfloat16'")
-        name, flavor = self.config.model.name, self.config.model.flavor
-        if flavor not in ("", "jax") and (flavor != "pytorch" or name not in SAME_IN_BOTH):
-            raise UsageError(
-                f"model.flavor is {flavor!r}; JAX has the JAX program's numbers of {name} only: leave it empty, or use "
-                "--framework=torch"
-            )
         with usage_errors():
             model = self.make_network()
         return model if dtype == "float32" else model.clone(dtype=jnp.bfloat16)
@@ -102,6 +96,11 @@ class JaxExperiment(Experiment):
     def make_network(self) -> Any:
         """The network of ``config.model``, computing in float32."""
         return create_model(self.config)
+
+    @property
+    def flavor(self) -> Any:
+        """Whose numbers the network has, where the two original programs differ."""
+        return self.config.model.flavor or "jax"
 
     def apply_fn(self, params: Any, x: Any, labels: Any, dropout_key: Any = None) -> Any:
         """The network; a dropout key means training mode."""
@@ -185,7 +184,21 @@ class JaxExperiment(Experiment):
         return msgpack_format.dumps(state_to_tree(jax.device_get(state)))
 
     def decode_state(self, data: bytes, *, where: Any) -> TrainState:
-        return self.state_from_flax(msgpack_format.loads(data, where=where), where=where)
+        tree = msgpack_format.loads(data, where=where)
+        if self.config.model.name not in SAME_IN_BOTH:
+            tree = self._without_mark(tree, where)
+        return self.state_from_flax(tree, where=where)
+
+    def _without_mark(self, tree: Any, where: Any) -> Any:
+        """``tree`` without the mark that files of the PyTorch program's networks carry in ``model_state``."""
+        mark = tree.get("model_state") if isinstance(tree, dict) else None
+        written = mark.get("flavor", "jax") if isinstance(mark, dict) else "jax"
+        if written != self.flavor:
+            raise UsageError(
+                f"{where} holds parameters of the {written} program's {self.config.model.name}, which computes other "
+                f"numbers than the {self.flavor} program's: say which are meant by --config.model.flavor={written}"
+            )
+        return {**tree, "model_state": {}} if mark else tree
 
     def state_from_flax(self, tree: dict[str, Any], *, where: Any) -> TrainState:
         key = jax.random.PRNGKey(0)

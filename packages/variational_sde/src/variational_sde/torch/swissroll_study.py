@@ -3,6 +3,7 @@
     workdir/checkpoint.pt, log.txt, history.csv           training; resumes to the same numbers
     workdir/curve.json                                    loss and bound at every print
     workdir/results.json                                  the last bound, the ODE's likelihood, distances of samples
+    workdir/samples/lambda_*.npz                          states of the samples that the figures show
     workdir/figures/training.png                          loss and bound
     workdir/figures/density.png                           data and samples for lambda 0 and 1
     workdir/figures/trajectories.png                      the lambda family on its way from noise to data
@@ -11,10 +12,12 @@ The batch of every iteration, its times and noise come from generators whose sta
 """
 
 import argparse
+import io
 import json
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +52,7 @@ __all__ = ["bound", "run", "total_variation"]
 _logger = logging.getLogger(__name__)
 
 _FREE = ("workdir", "device", "num_steps", "num_samples", "figure_samples", "elbo_points", "ode_points", "lambdas")
-_CHUNK = 20_000
+_CHUNK, _SAMPLED = 20_000, 1000
 _BINS = 32
 _MEASURED = (0.0, 0.5, 1.0)
 
@@ -168,10 +171,10 @@ def bound(model: PluginReverseSDE, n: int, seed: int) -> np.ndarray:
     return torch.cat(values).cpu().numpy()
 
 
-def _pieces(n: int) -> Iterator[int]:
+def _pieces(n: int, most: int = _CHUNK) -> Iterator[int]:
     while n > 0:
-        yield min(n, _CHUNK)
-        n -= _CHUNK
+        yield min(n, most)
+        n -= most
 
 
 def total_variation(one: np.ndarray, other: np.ndarray) -> float:
@@ -214,7 +217,7 @@ def _measure(args: argparse.Namespace, path: Path, state: RunState, digest: str,
         "standard error, and the mean log-density of the data themselves, which no model exceeds.",
     )
     _check(stop)
-    states = _sample(args, model, stop)
+    states = _sample(args, path, state, digest, stop)
     data = swiss_roll(100_000, np.random.RandomState(args.seed + 2_000_003))
     for lmbd in _MEASURED:
         points = states[lmbd][-1]
@@ -246,22 +249,49 @@ def _shown(num_steps: int) -> list[int]:
     return sorted({max(1, round(num_steps * share / 100)) for share in range(82, 101, 2)})
 
 
-def _sample(args: argparse.Namespace, model: PluginReverseSDE, stop: GracefulStop) -> dict[float, np.ndarray]:
-    """lambda to states ``[10, n, 2]``, each from the same generator; those that are measured have more points."""
-    device = model.T.device
+def _sample(
+    args: argparse.Namespace, path: Path, state: RunState, digest: str, stop: GracefulStop
+) -> dict[float, np.ndarray]:
+    """lambda to states ``[10, n, 2]``, each from the same generator; those that are measured have more points.
+
+    Each lambda's states are kept in ``samples/``, so that a study that was stopped need not draw them again.
+    """
     states: dict[float, np.ndarray] = {}
-    for lmbd in sorted({*args.lambdas, *_MEASURED}):
-        generators = Generators.seeded(args.seed + 4_000_003, device)
-        parts = []
-        count = args.num_samples if lmbd in _MEASURED else min(args.figure_samples, args.num_samples)
-        for size in _pieces(count):
-            noise = StreamNoise(generators, (size, 2), device)
-            kept = euler_maruyama(model, noise, args.num_steps, lmbd=lmbd, keep=_shown(args.num_steps))
-            parts.append(kept.cpu().numpy())
-            _check(stop)
-        states[lmbd] = np.concatenate(parts, axis=1)
-        _logger.info("sampled %d points with lambda %g", count, lmbd)
-    return states
+    for lmbd in sorted({*args.lambdas, *_MEASURED}, key=lambda value: (value not in _MEASURED, value)):
+        n = args.num_samples if lmbd in _MEASURED else min(args.figure_samples, args.num_samples)
+        made_with = json.dumps([digest, state.count, n, args.num_steps])
+        file = path / "samples" / f"lambda_{lmbd:g}.npz"
+        kept = _kept(file, made_with)
+        if kept is None:
+            kept = _trajectory(args, state.model, lmbd, n, stop)
+            buffer = io.BytesIO()
+            np.savez(buffer, states=kept, made_with=made_with)
+            atomic_write(file, buffer.getvalue())
+            _logger.info("sampled %d points with lambda %g", n, lmbd)
+        states[lmbd] = kept
+    return dict(sorted(states.items()))
+
+
+def _kept(file: Path, made_with: str) -> np.ndarray | None:
+    """The states in a file, if they were made with these settings."""
+    try:
+        with np.load(file) as arrays:
+            return arrays["states"] if str(arrays["made_with"]) == made_with else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _trajectory(
+    args: argparse.Namespace, model: PluginReverseSDE, lmbd: float, n: int, stop: GracefulStop
+) -> np.ndarray:
+    generators, parts = Generators.seeded(args.seed + 4_000_003, model.T.device), []
+    steps = _shown(args.num_steps)
+    # Few points at a time: their activations then stay in the processor's cache, which halves the time.
+    for size in _pieces(n, _SAMPLED):
+        noise = StreamNoise(generators, (size, 2), model.T.device)
+        parts.append(euler_maruyama(model, noise, args.num_steps, lmbd=lmbd, keep=steps).cpu().numpy())
+        _check(stop)
+    return np.concatenate(parts, axis=1)
 
 
 def _draw(args: argparse.Namespace, path: Path, data: np.ndarray, states: dict[float, np.ndarray]) -> None:
