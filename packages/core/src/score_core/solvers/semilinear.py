@@ -41,6 +41,7 @@ TOLERANCE = 5e-4
 """Nats per dimension that a step may be wrong by; with some twenty steps single images are then within 0.005 bits."""
 
 _LINEAR_BELOW = 0.1  # d / c
+_FIRST_STEP = 0.02  # in u: rho of 0.001, an eighth of a grey level, below which there is nothing to resolve
 _NODES = 8193  # of the table of times; linear interpolation of ln t is then exact to float32's precision
 
 
@@ -57,7 +58,7 @@ class SemilinearFlow:
     Attributes:
         start, end: u at ``eps`` and at T.
         log_scale_ratio: ln(s_T / s_eps), what the linear part adds to the log-density of each dimension.
-        options: of the integrator: the first step, at which sigma has doubled, and the error norm.
+        options: of the integrator: the first step and the error norm.
 
     Raises:
         ValueError: the SDE's kernel does not have this form.
@@ -81,7 +82,8 @@ class SemilinearFlow:
         self.start, self.end = (float(u) for u in np.arcsinh(sigma / alpha / self._linear_below))
         self._scales = tuple(float(scale) for scale in np.hypot(alpha, sigma / data_scale))
         self.log_scale_ratio = math.log(self._scales[1] / self._scales[0])
-        self.options: dict[str, Any] = {"first_step": self.start, "error_norm": self._error_norm(tolerance)}
+        first_step = min(max(self.start, _FIRST_STEP), self.end - self.start)
+        self.options: dict[str, Any] = {"first_step": first_step, "error_norm": self._error_norm(tolerance)}
 
     def state(self, x: Array) -> Array:
         """v ``[B, ...]`` of the data ``x`` at time eps."""
