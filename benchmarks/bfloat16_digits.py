@@ -113,7 +113,7 @@ def main() -> None:
     from score_core.data import to_uint8
     from score_core.metrics import Statistics, compute_metrics, get_extractor
     from score_sde.configs.load import load_config
-    from score_sde.experiment import Experiment
+    from score_sde.jax_experiment import JaxExperiment as Experiment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdir", type=Path)

@@ -61,7 +61,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     from score_core.metrics import Statistics, compute_metrics, get_extractor
     from score_core.predictors import get_predictor
     from score_sde.configs.load import load_config
-    from score_sde.experiment import Experiment
+    from score_sde.jax_experiment import JaxExperiment as Experiment
 
     extractor = get_extractor("digits")
 

@@ -81,7 +81,7 @@ def measure(name: str, folder: Path, trained: bool, options: argparse.Namespace)
 
     from score_core.jax.noise import probe
     from score_sde.configs.load import load_config
-    from score_sde.experiment import Experiment
+    from score_sde.jax_experiment import JaxExperiment as Experiment
 
     config = load_config("digits")
     config.training.sde = json.loads((folder / "config.json").read_text())["training"]["sde"]

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("figure", choices=("figure1", "figure2", "figure3"))
     made.add_argument("--workdir", type=Path, required=True, help="where results and pictures go")
     made.add_argument("--seed", type=int, default=1234, help="of all random numbers (default: 1234)")
-    made.add_argument("--steps", type=int, help="training steps (default: figure1 500, figure2 10000)")
+    made.add_argument("--steps", type=int, help="training steps (default: figure1 1500, figure2 10000)")
     made.add_argument("--points", type=int, help="points of each cloud in figure3 (default: 5000)")
     return made
 

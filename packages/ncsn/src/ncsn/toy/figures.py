@@ -28,7 +28,7 @@ __all__ = ["figure1", "figure2", "figure3", "roughness", "run", "score_errors"]
 
 _logger = logging.getLogger(__name__)
 
-FIGURE1_STEPS = 500
+FIGURE1_STEPS = 1500
 FIGURE1_BATCH, FIGURE1_SIZE, FIGURE1_WIDTH = 32, 16, 8
 FIGURE3_POINTS = 5000
 NOISE_STD = 0.01  # the variance 0.0001 of the paper
