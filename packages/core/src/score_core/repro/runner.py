@@ -118,7 +118,7 @@ def run_stages(
         command = stage_command(experiment, stage, workdir, scale, framework)
         announce(f"{stage}: {shlex.join(command)}")
         begin, utc = time.monotonic(), utc_now()
-        exit_code = _call(command)
+        exit_code = run_command(command)
         record.attempts.append(Attempt(stage, command, utc, round(time.monotonic() - begin, 3), exit_code))
         record.write(workdir)
         if exit_code != 0:
@@ -144,7 +144,7 @@ def _open_record(experiment: Experiment, workdir: Path, scale: str, framework: s
     return record
 
 
-def _call(command: list[str]) -> int:
+def run_command(command: list[str]) -> int:
     """Run a command to its end; signals that this process gets meanwhile are passed on to it."""
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
