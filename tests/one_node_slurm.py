@@ -83,7 +83,10 @@ class OneNodeSlurm:
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a socket's path has 107 characters at most
-        self.environment = os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
         self._daemons = []
 
     def __enter__(self):
@@ -125,7 +128,7 @@ class OneNodeSlurm:
         ).stdout
 
     def _start(self):
-        for name in ("munge", "state", "spool"):
+        for name in ("munge", "state", "spool", "bin"):
             (self.folder / name).mkdir(mode=0o755)
         self.folder.chmod(0o755)
         key = self.folder / "munge" / "key"
@@ -134,6 +137,10 @@ class OneNodeSlurm:
         values = {"folder": self.folder, "host": socket.gethostname().split(".")[0]}
         values |= dict(zip(("controller_port", "node_port"), _free_ports(2), strict=True))
         (self.folder / "slurm.conf").write_text(_CONF.format(**values))
+        # Snakemake's plug-in removes Slurm's variables inside jobs, where srun still needs the place of this file.
+        wrapper = self.folder / "bin" / "srun"
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+        wrapper.chmod(0o755)
         munge = self.folder / "munge"
         self._daemon(
             "munged",

@@ -1,16 +1,23 @@
 """Runs of ci/Snakefile for tests: the engine in its pinned environment, everything in a folder of the test's own."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import goldens
 
-# One thread a job: with more, sums of floats might be taken in another order from run to run.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# One thread a job: with more, sums of floats might be taken in another order from run to run. Compiled as for users,
+# and not as fast as can be, since an evaluation is more than compilation.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+}
 
 
 def command(profile: str, folder: Path, *arguments: str, config: tuple[str, ...] = ()) -> list[str]:
@@ -40,16 +47,24 @@ def run(*arguments, environment=None, status=0, **options) -> str:
     return result.stdout
 
 
-def start(*arguments, environment, log: Path, **options) -> "subprocess.Popen[bytes]":
-    """Starts it; what it prints goes into ``log``."""
+@contextlib.contextmanager
+def started(*arguments, environment, log: Path, **options):
+    """Starts it, what it prints goes into ``log``; at the end of the block it is gone, with all its children."""
     with open(log, "wb") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command(*arguments, **options),
             cwd=goldens.ROOT,
             env=environment | _ENVIRONMENT,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def planned(output: str) -> dict[str, int]:
