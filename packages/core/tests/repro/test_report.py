@@ -139,14 +139,18 @@ def test_text_contrast_is_at_least_that_of_wcag_aa(scheme: str):
 def test_each_verdict_is_said_in_words_and_has_its_colour(
     experiment: Experiment, run: tuple[Path, RunRecord], fid: Result, verdict: Verdict
 ):
-    workdir, _ = run
+    workdir, ran = run
     (workdir / "results.json").unlink()
     results = {
         Verdict.REPRODUCED: [fid],
         Verdict.DEVIATES: [replace(fid, value=9.0)],
         Verdict.NOT_COMPARABLE: [replace(fid, sample_count=3)],
         Verdict.MISSING: [],
+        Verdict.MISSING_INPUT: [],
     }
+    if verdict is Verdict.MISSING_INPUT:
+        ran.missing = ["the dataset CIFAR10"]
+        ran.write(workdir)
     add_results(workdir / "results.json", results[verdict])
     outcome, page, record = written(replace(experiment, metrics=experiment.metrics[:1]), run)
     assert outcome.verdict is verdict

@@ -24,11 +24,18 @@ from score_core.repro.cite import bibtex
 from score_core.repro.compare import Verdict
 from score_core.repro.outcome import Outcome, gather
 from score_core.repro.report import write_report
+from score_core.repro.resolve import resolve, why_not
 from score_core.repro.runner import RECORD, SCALES, default_workdir, read_record, run_stages
 from score_core.repro.schema import Experiment, Published, Row
 from score_core.repro.tables import find_row, load_all
 
-EXIT_CODES = {Verdict.REPRODUCED: 0, Verdict.DEVIATES: 3, Verdict.MISSING: 4, Verdict.NOT_COMPARABLE: 4}
+EXIT_CODES = {
+    Verdict.REPRODUCED: 0,
+    Verdict.DEVIATES: 3,
+    Verdict.MISSING: 4,
+    Verdict.NOT_COMPARABLE: 4,
+    Verdict.MISSING_INPUT: 2,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +109,7 @@ def _selected(row: Row, options: argparse.Namespace) -> bool:
         (options.paper is None or options.paper.lower() in paper.lower())
         and (options.table is None or options.table.lower() in table.lower())
         and (options.metric is None or options.metric.lower() in metrics)
-        and (not options.runnable or isinstance(row, Experiment))
+        and (not options.runnable or why_not(row) is None)
     )
 
 
@@ -141,12 +148,7 @@ def _cite(options: argparse.Namespace) -> int:
 
 
 def _experiment(row_id: str) -> Experiment:
-    rows = load_all()
-    row = find_row(rows, row_id)
-    if not isinstance(row, Experiment):
-        known = ", ".join(row.id for row in rows if isinstance(row, Experiment))
-        raise UsageError(f"{row_id} is a published number without a recipe to run. Experiments: {known}.")
-    return row
+    return resolve(row_id, load_all())
 
 
 def _write(workdir: Path, experiment: Experiment) -> Outcome:

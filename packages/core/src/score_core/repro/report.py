@@ -29,6 +29,7 @@ _SIGNS = {
     Verdict.REPRODUCED: "✓",
     Verdict.NOT_COMPARABLE: "–",
     Verdict.MISSING: "?",
+    Verdict.MISSING_INPUT: "∅",
     Verdict.DEVIATES: "✗",
 }
 
