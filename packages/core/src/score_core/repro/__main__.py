@@ -25,11 +25,18 @@ from score_core.repro.compare import Verdict
 from score_core.repro.outcome import Outcome, gather
 from score_core.repro.report import write_report
 from score_core.repro.report_all import report_all
+from score_core.repro.resolve import resolve, why_not
 from score_core.repro.runner import RECORD, SCALES, default_workdir, read_record, run_stages
 from score_core.repro.schema import Experiment, Published, Row
 from score_core.repro.tables import find_row, load_all
 
-EXIT_CODES = {Verdict.REPRODUCED: 0, Verdict.DEVIATES: 3, Verdict.MISSING: 4, Verdict.NOT_COMPARABLE: 4}
+EXIT_CODES = {
+    Verdict.REPRODUCED: 0,
+    Verdict.DEVIATES: 3,
+    Verdict.MISSING: 4,
+    Verdict.NOT_COMPARABLE: 4,
+    Verdict.MISSING_INPUT: 2,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +112,7 @@ def _selected(row: Row, options: argparse.Namespace) -> bool:
         (options.paper is None or options.paper.lower() in paper.lower())
         and (options.table is None or options.table.lower() in table.lower())
         and (options.metric is None or options.metric.lower() in metrics)
-        and (not options.runnable or isinstance(row, Experiment))
+        and (not options.runnable or why_not(row) is None)
     )
 
 
@@ -132,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     workdirs: list[Path] = options.workdir or sorted(file.parent for file in Path("runs").rglob(RECORD))
     if options.all:
-        return report_all(workdirs, load_all(), _resolve, options.output or Path("runs/report.html"))
+        return report_all(workdirs, load_all(), options.output or Path("runs/report.html"))
     if options.output:
         raise UsageError("--output belongs to --all; without it each run's report is written into its own folder.")
     if not workdirs:
@@ -148,19 +155,7 @@ def _cite(options: argparse.Namespace) -> int:
 
 
 def _experiment(row_id: str) -> Experiment:
-    rows = load_all()
-    row = find_row(rows, row_id)
-    if not isinstance(row, Experiment):
-        known = ", ".join(row.id for row in rows if isinstance(row, Experiment))
-        raise UsageError(f"{row_id} is a published number without a recipe to run. Experiments: {known}.")
-    return row
-
-
-def _resolve(row_id: str, rows: Sequence[Row]) -> Experiment:
-    row = find_row(rows, row_id)
-    if not isinstance(row, Experiment):
-        raise UsageError(f"{row_id} is a published number without a recipe to run.")
-    return row
+    return resolve(row_id, load_all())
 
 
 def _write(workdir: Path, experiment: Experiment) -> Outcome:

@@ -3,29 +3,21 @@
     Paper -> Group (a published table or an experiment) -> Block (one run's lines, or a table's) -> Line (one value)
 
 A line's status is the verdict of the run that says most about it (full scale before smoke, then the newest), or that it
-was not run or cannot be run. A published value that was only recalled (certainty ``memory``) never gets a verdict.
+was not run or cannot be run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from score_core.errors import UserError
 from score_core.repro.cite import BIBTEX
-from score_core.repro.compare import Comparison, Verdict, compare
+from score_core.repro.compare import UNVERIFIED, Comparison, compare
 from score_core.repro.outcome import Outcome, gather
 from score_core.repro.page_parts import NOT_RUN, NOT_RUNNABLE
+from score_core.repro.resolve import resolve, why_not
 from score_core.repro.runner import read_record
 from score_core.repro.schema import Experiment, Published, Reference, Row
-
-# The experiment that reproduces a row; raises UserError, which says why, if there is none.
-Resolve = Callable[[str, Sequence[Row]], Experiment]
-
-UNVERIFIED = "the published value was recalled and not seen in the paper, so it gets no verdict"
-_WHY_NOT = {
-    "compare": "a baseline that the paper quotes from other code",
-    "external": "needs judges or services that no code contains",
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,6 @@ class Line:
     comparison: Comparison | None  # None: not run
     status: str
     reason: str
-    runnable: str  # yes, compare, external, unknown
     recipe: Experiment | None = None
     runs: tuple[Run, ...] = ()  # the one that the status comes from first
 
@@ -57,9 +48,16 @@ class Line:
         return self.reference.metric
 
     @property
+    def runnable(self) -> str:
+        """Whether it can be run: yes, compare, external, or no."""
+        if self.reference is not None:
+            return "yes"
+        return self.row.runnable if isinstance(self.row, Published) and self.row.runnable != "yes" else "no"
+
+    @property
     def unverified(self) -> bool:
         """Whether the published value was recalled and not seen."""
-        return isinstance(self.row, Published) and self.row.certainty == "memory"
+        return isinstance(self.row, Published) and self.row.certainty == UNVERIFIED
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Paper:
         return [line for group in self.groups for line in group.lines]
 
 
-def load_runs(workdirs: Sequence[Path], rows: Sequence[Row], resolve: Resolve) -> tuple[list[Run], list[str]]:
+def load_runs(workdirs: Sequence[Path], rows: Sequence[Row]) -> tuple[list[Run], list[str]]:
     """The runs in ``workdirs``, those that say most first, and why folders were left out."""
     runs, problems = [], []
     for workdir in workdirs:
@@ -115,13 +113,12 @@ def _started(run: Run) -> str:
     return max((attempt.utc for attempt in run.outcome.record.attempts), default="")
 
 
-def catalogue(rows: Sequence[Row], runs: Sequence[Run], resolve: Resolve) -> list[Paper]:
+def catalogue(rows: Sequence[Row], runs: Sequence[Run]) -> list[Paper]:
     """All rows with the runs that concern them, paper by paper in the order of their years.
 
     Arguments:
         rows: of all packages.
         runs: from :func:`load_runs`.
-        resolve: gives the experiment of a row.
     """
     names = dict.fromkeys(row.paper for row in rows)
     papers = {name: Paper(name) for name in [*(name for name in BIBTEX if name in names), *names]}
@@ -134,7 +131,7 @@ def catalogue(rows: Sequence[Row], runs: Sequence[Run], resolve: Resolve) -> lis
             if (row.paper, row.table) not in tables:
                 tables[row.paper, row.table] = Group(row.table, [Block([])])
                 papers[row.paper].groups.append(tables[row.paper, row.table])
-            tables[row.paper, row.table].blocks[0].lines.append(_published_line(row, rows, runs, resolve))
+            tables[row.paper, row.table].blocks[0].lines.append(_published_line(row, rows, runs))
     papers_of = {row.id: row.paper for row in rows if isinstance(row, Published)}
     for run in runs:
         if run.outcome.record.id in papers_of:
@@ -145,34 +142,31 @@ def catalogue(rows: Sequence[Row], runs: Sequence[Run], resolve: Resolve) -> lis
 def _experiment_group(row: Experiment, runs: Sequence[Run]) -> Group:
     own = [run for run in runs if run.outcome.record.id == row.id]
     blocks = [
-        Block(
-            [Line(row, c.reference, c, c.verdict, c.reason, "yes", row, (run,)) for c in run.outcome.comparisons], run
-        )
+        Block([Line(row, c.reference, c, c.verdict, c.reason, row, (run,)) for c in run.outcome.comparisons], run)
         for run in own
     ]
     if not own:
-        blocks.append(Block([Line(row, reference, None, NOT_RUN, "", "yes", row) for reference in row.metrics]))
+        blocks.append(Block([Line(row, reference, None, NOT_RUN, "", row) for reference in row.metrics]))
     return Group(row.title, blocks, row)
 
 
-def _published_line(row: Published, rows: Sequence[Row], runs: Sequence[Run], resolve: Resolve) -> Line:
-    runnable = "unknown" if row.value is None and row.runnable == "yes" else row.runnable
-    if row.runnable in _WHY_NOT:
-        return Line(row, None, None, NOT_RUNNABLE, _WHY_NOT[row.runnable], runnable)
-    try:
-        recipe = resolve(row.id, rows)
-    except UserError as error:
-        why = "the published value is not known" if row.value is None else str(error)
-        return Line(row, None, None, NOT_RUNNABLE, why, runnable)
-    reference = next((r for r in recipe.metrics if r.metric == row.metric), recipe.metrics[0])
+def _published_line(row: Published, rows: Sequence[Row], runs: Sequence[Run]) -> Line:
+    reason = why_not(row)
+    if reason is not None:
+        return Line(row, None, None, NOT_RUNNABLE, reason)
+    recipe = resolve(row.id, rows)
+    (reference,) = recipe.metrics
     # Rows that the same commands yield share their runs: FID and Inception Score of one set of samples.
-    own = [r for r in runs if r.outcome.record.id == row.id or r.outcome.experiment.stages == recipe.stages]
-    judged = [(compare(reference, r.outcome.results, full_scale=r.outcome.record.scale == "full"), r) for r in own]
+    own = [run for run in runs if run.outcome.record.id == row.id or run.outcome.experiment.stages == recipe.stages]
+    judged = [(_compare(reference, run), run) for run in own]
     if not judged:
-        return Line(row, reference, None, NOT_RUN, "", runnable, recipe)
+        return Line(row, reference, None, NOT_RUN, "", recipe)
     judged.sort(key=lambda pair: pair[0].measured is None)  # stable: the order of the runs otherwise
     comparison = judged[0][0]
-    status, reason = str(comparison.verdict), comparison.reason
-    if row.certainty == "memory" and comparison.verdict in (Verdict.REPRODUCED, Verdict.DEVIATES):
-        status, reason = str(Verdict.NOT_COMPARABLE), UNVERIFIED
-    return Line(row, reference, comparison, status, reason, runnable, recipe, tuple(run for _, run in judged))
+    runs_of_row = tuple(run for _, run in judged)
+    return Line(row, reference, comparison, comparison.verdict, comparison.reason, recipe, runs_of_row)
+
+
+def _compare(reference: Reference, run: Run) -> Comparison:
+    record = run.outcome.record
+    return compare(reference, run.outcome.results, full_scale=record.scale == "full", missing=record.missing)

@@ -48,7 +48,9 @@ def gather(experiment: Experiment, record: RunRecord, workdir: Path) -> Outcome:
     """
     results = read_results(workdir / RESULTS)
     full_scale = record.scale == "full"
-    comparisons = [compare(reference, results, full_scale=full_scale) for reference in experiment.metrics]
+    comparisons = [
+        compare(reference, results, full_scale=full_scale, missing=record.missing) for reference in experiment.metrics
+    ]
     return Outcome(experiment, record, results, comparisons, _figures(workdir), utc_now())
 
 
@@ -65,6 +67,7 @@ def verdict_record(outcome: Outcome) -> dict[str, Any]:
         "id": outcome.experiment.id,
         "scale": outcome.record.scale,
         "framework": outcome.record.framework,
+        "checkpoint": outcome.record.checkpoint,
         "verdict": outcome.verdict,
         "utc": outcome.utc,
         "metrics": [_metric_record(comparison) for comparison in outcome.comparisons],
@@ -80,6 +83,9 @@ def _metric_record(comparison: Comparison) -> dict[str, Any]:
         "reference": reference.reference,
         "tolerance": reference.tolerance,
         "direction": reference.direction,
+        "published_as": reference.claim,
+        "certainty": reference.certainty,
+        "source": reference.source,
         "value": None if measured is None else _finite(measured.value),
         "standard_error": None if measured is None else _finite(measured.standard_error),
         "sample_count": None if measured is None else measured.sample_count,

@@ -25,6 +25,7 @@ SIGNS: dict[str, str] = {
     Verdict.DEVIATES: "✗",
     Verdict.NOT_COMPARABLE: "–",
     Verdict.MISSING: "?",
+    Verdict.MISSING_INPUT: "!",
     NOT_RUN: "○",
     NOT_RUNNABLE: "∅",
 }

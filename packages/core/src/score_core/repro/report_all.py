@@ -5,19 +5,19 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from score_core.repro.catalogue import Resolve, catalogue, load_runs
+from score_core.repro.catalogue import catalogue, load_runs
 from score_core.repro.schema import Row
 from score_core.repro.site import write_site
 from score_core.runs.provenance import utc_now
 
 
-def report_all(workdirs: Sequence[Path], rows: Sequence[Row], resolve: Resolve, output: Path) -> int:
+def report_all(workdirs: Sequence[Path], rows: Sequence[Row], output: Path) -> int:
     """Write the page into ``output``; returns the exit status.
 
     A folder that cannot be read is named on the page and on stderr, and does not keep the others from it.
     """
-    runs, problems = load_runs(workdirs, rows, resolve)
-    papers = catalogue(rows, runs, resolve)
+    runs, problems = load_runs(workdirs, rows)
+    papers = catalogue(rows, runs)
     page = write_site(papers, output, utc=utc_now(), problems=problems)
     for problem in problems:
         print(f"warning: left out {problem}", file=sys.stderr)

@@ -51,6 +51,8 @@ class RunRecord:
     scale: str
     attempts: list[Attempt] = field(default_factory=list)
     framework: str | None = None  # None: the stages' own default
+    checkpoint: str | None = None  # what was evaluated in the place of a training
+    missing: list[str] = field(default_factory=list)  # what it lacked, so that it was not started
 
     def write(self, workdir: Path) -> None:
         """Write the record into ``workdir``."""
@@ -69,7 +71,8 @@ def read_record(workdir: Path) -> RunRecord:
     try:
         contents: dict[str, Any] = json.loads(file.read_bytes())
         attempts = [Attempt(**attempt) for attempt in contents["attempts"]]
-        return RunRecord(contents["id"], contents["scale"], attempts, contents.get("framework"))
+        optional = {key: contents[key] for key in ("framework", "checkpoint", "missing") if key in contents}
+        return RunRecord(contents["id"], contents["scale"], attempts, **optional)
     except FileNotFoundError:
         raise UsageError(
             f"{workdir} holds no run: there is no {RECORD}. `repro run ID --workdir DIR` makes one."

@@ -37,6 +37,7 @@ _MEANINGS = {
     "not comparable": "measured, but with other samples, another extractor or other data, at smoke scale, or against a "
     "value that nobody has verified.",
     "missing": "the run recorded no such metric.",
+    "missing input": "the run was not started, because data, weights or a checkpoint were not there.",
     NOT_RUN: "there is a command for it, and no run of it on this page.",
     NOT_RUNNABLE: "no command can produce it; the line says why.",
 }
@@ -64,10 +65,6 @@ def page(papers: Sequence[Paper], *, utc: str, problems: Sequence[str] = ()) -> 
     style, script = asset("report.css") + asset("site.css"), asset("site.js")
     anchors: set[str] = set()
     sections = "\n".join(_paper(paper, number, anchors) for number, paper in enumerate(papers, start=1))
-    links = "".join(
-        f'<li><a href="#paper-{number}">{escape(_title(paper))}</a></li>'
-        for number, paper in enumerate(papers, start=1)
-    )
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -224,17 +221,19 @@ def _block(block: Block, number: int, anchors: set[str]) -> str:
 def _run_article(run: Run, values: str = "") -> str:
     """A run's values (HTML), pictures and provenance."""
     outcome, record = run.outcome, run.outcome.record
-    scale = (
-        "smoke scale: shows that everything works, its numbers mean nothing"
-        if record.scale == "smoke"
-        else "full scale"
-    )
-    facts = ", ".join(filter(None, (f"framework {record.framework}" if record.framework else "", scale)))
+    about = [outcome.summary]
+    if record.scale == "smoke":
+        about.append("At smoke scale, which shows that everything works; its numbers mean nothing.")
+    about += [
+        f"{name}: {value}."
+        for name, value in (("Framework", record.framework), ("Checkpoint", record.checkpoint))
+        if value
+    ]
     pictures = "".join(figure(light_weight(picture)) for picture in outcome.figures)
     link = "" if values else f'<p><a href="#{escape(record.id)}">The value it is for</a></p>'
     return f"""<article class="run" id="{escape(run_anchor(run))}">
 <h4>Run <code>{escape(str(run.workdir))}</code> {badge(outcome.verdict)}</h4>
-<p class="about">{escape(outcome.summary)} {escape(facts.capitalize())}.</p>
+<p class="about">{escape(" ".join(about))}</p>
 {link}{values}
 {f'<div class="figures">{pictures}</div>' if pictures else ""}
 <details class="provenance"><summary>Provenance of the run</summary>

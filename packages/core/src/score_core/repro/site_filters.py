@@ -9,7 +9,7 @@ from score_core.repro.page_parts import SIGNS
 
 _RUNNABLE = {
     "yes": "yes",
-    "unknown": "no: value not known",
+    "no": "no: the line says why",
     "compare": "no: baseline of other code",
     "external": "no: needs judges or services",
 }

@@ -72,11 +72,16 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         _name(line),
         _published(line),
-        escape(tolerance),
-        f'<span class="value">{escape(measured)}</span>',
-        count,
+        _shown(tolerance),
+        _shown(measured),
+        _shown(count),
         f"{badge(line.status)}{small(line.reason)}",
     )
+
+
+def _shown(text: str) -> str:
+    """A number; one that does not exist takes no room on a narrow screen."""
+    return f'<span class="{"zero" if text == "–" else "value"}">{escape(text)}</span>'
 
 
 def _name(line: Line) -> str:
@@ -91,7 +96,7 @@ def _published(line: Line) -> str:
         reference = line.reference
         if reference is None:
             return "–"
-        return escape(with_unit(number(reference.reference), reference.unit)) + small(reference.source)
+        return _shown(with_unit(number(reference.reference), reference.unit)) + small(reference.source)
     if isinstance(row.value, float):
         pm = "" if row.pm is None else f" ± {row.pm:g}"
         value = f'<span class="value">{escape(with_unit(f"{row.value:g}{pm}", row.unit))}</span>'
@@ -117,6 +122,8 @@ def _details(line: Line) -> str:
     if line.reference is not None and isinstance(line.row, Published):
         facts += [("Compared as", conditions(line.reference)), ("Tolerance", line.reference.source)]
         facts += [("Samples asked for", "" if line.reference.count is None else f"{line.reference.count:,}")]
+    if line.recipe is not None:
+        facts += _demands(line.recipe)
     parts.append(facts_list(facts))
     if line.comparison is not None and line.comparison.measured is not None:
         parts += ['<p class="lead-in">Measured</p>', facts_list(circumstances([line.comparison.measured]))]
@@ -143,6 +150,18 @@ def _published_facts(row: Published) -> list[tuple[str, str]]:
         ("Settings", _words(row.settings or {})),
         ("Note", row.note or ""),
     ]
+
+
+def _demands(recipe: Experiment) -> list[tuple[str, str]]:
+    """What a run at full scale needs and takes."""
+    needs, cost = recipe.needs, recipe.cost
+    named = [*(needs.datasets or ()), *([f"weights of {needs.extractor}"] if needs.extractor else ())]
+    named += [*(needs.statistics or ()), *(f"the Python module {module}" for module in needs.modules or ())]
+    facts = [("Needs", ", ".join(named)), ("Frameworks", ", ".join(recipe.frameworks or ()))]
+    if cost is not None:
+        facts += [("Training takes", cost.train or ""), ("Evaluation takes", cost.evaluate or "")]
+        facts += [("Source of the times", cost.source)]
+    return facts
 
 
 def facts_list(facts: Iterable[tuple[str, str]]) -> str:
