@@ -25,7 +25,6 @@ FLAGS = (
     "--disable-sync",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ENTER, TAB, SPACE = "\ue007", "\ue004", " "
 
 
 class Browser:
