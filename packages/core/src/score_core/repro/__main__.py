@@ -3,7 +3,8 @@
     repro list [--paper TEXT] [--table TEXT] [--metric NAME] [--runnable]
     repro show ID
     repro run ID [--workdir DIR] [--scale smoke|full] [--framework jax|torch]
-    repro report [WORKDIR ...]
+    repro report [WORKDIR ...] [--all [-o FILE]]
+    repro compare A B
     repro cite ID
 
 Exit status of ``run``: 0 every metric reproduced (or, at smoke scale, measured), 3 one deviates, 4 none deviates but
@@ -19,11 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from score_core.errors import UsageError, run_main
-from score_core.repro import printing
+from score_core.repro import compare_command, printing
 from score_core.repro.cite import bibtex
 from score_core.repro.compare import Verdict
 from score_core.repro.outcome import Outcome, gather
 from score_core.repro.report import write_report
+from score_core.repro.report_all import report_all
 from score_core.repro.resolve import resolve, why_not
 from score_core.repro.runner import RECORD, SCALES, default_workdir, read_record, run_stages
 from score_core.repro.schema import Experiment, Published, Row
@@ -87,7 +89,11 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write the reports of runs anew, without running anything")
     report.add_argument("workdir", nargs="*", type=Path, help="default: every run below the folder runs")
+    report.add_argument("--all", action="store_true", help="one page over all tables and the runs instead")
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="of --all (default: runs/report.html)")
     report.set_defaults(run=_report)
+
+    compare_command.add_command(commands)
 
     cite = commands.add_parser("cite", help="print the BibTeX entry of the paper behind a row")
     cite.add_argument("id", metavar="ID")
@@ -135,6 +141,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     workdirs: list[Path] = options.workdir or sorted(file.parent for file in Path("runs").rglob(RECORD))
+    if options.all:
+        return report_all(workdirs, load_all(), options.output or Path("runs/report.html"))
+    if options.output:
+        raise UsageError("--output belongs to --all; without it each run's report is written into its own folder.")
     if not workdirs:
         raise UsageError("There is no run below the folder runs. Name a work folder, or make one with `repro run ID`.")
     for workdir in workdirs:

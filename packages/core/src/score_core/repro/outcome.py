@@ -86,12 +86,13 @@ def _metric_record(comparison: Comparison) -> dict[str, Any]:
         "published_as": reference.claim,
         "certainty": reference.certainty,
         "source": reference.source,
-        "value": None if measured is None else _finite(measured.value),
-        "standard_error": None if measured is None else _finite(measured.standard_error),
+        "value": None if measured is None else finite(measured.value),
+        "standard_error": None if measured is None else finite(measured.standard_error),
         "sample_count": None if measured is None else measured.sample_count,
         "extractor": None if measured is None else measured.extractor,
     }
 
 
-def _finite(value: float | None) -> float | str | None:
+def finite(value: float | None) -> float | str | None:
+    """A number as JSON has it: what is not finite as text."""
     return value if value is None or math.isfinite(value) else str(value)

@@ -23,7 +23,7 @@ def listing(rows: Sequence[Row]) -> str:
             lines.append((row.id, "experiment", metrics, "", "yes"))
         else:
             lines.append((row.id, row.table, row.metric, _published_value(row), _runnable(row)))
-    return _columns(lines)
+    return columns(lines)
 
 
 def _published_value(row: Published) -> str:
@@ -97,10 +97,11 @@ def verdicts(outcome: Outcome) -> str:
                 f"({comparison.reason})",
             )
         )
-    return f"{_columns(lines)}\n{outcome.experiment.id}: {outcome.verdict} ({outcome.summary.rstrip('.')})"
+    return f"{columns(lines)}\n{outcome.experiment.id}: {outcome.verdict} ({outcome.summary.rstrip('.')})"
 
 
-def _columns(lines: Sequence[Sequence[str]]) -> str:
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells below each other."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
