@@ -11,7 +11,7 @@ import yaml
 from score_core.errors import UsageError
 from score_core.repro import workflow
 from score_core.repro.schema import Experiment
-from score_core.repro.tables import find_row, load_all
+from score_core.repro.tables import PACKAGES, find_row, load_all
 
 
 def experiment(row_id):
@@ -35,8 +35,9 @@ def test_jobs_of_a_row_whose_evaluation_splits():
 
 def test_every_row_that_can_run_ends_with_a_verdict_after_all_else():
     rows = load_all()
-    graph = workflow.graph(rows, [], "full", None, 3)
-    assert len(graph) >= 10
+    graph = workflow.graph(rows, "full", None, 3, {})
+    assert len(graph) >= 100
+    assert {row_id.split("/")[0] for row_id, row in graph.items() if row["embedded"]} == set(PACKAGES)
     assert len({row["folder"] for row in graph.values()}) == len(graph)
     for row in graph.values():
         seen = []
@@ -114,7 +115,7 @@ def test_a_row_is_run_and_what_is_done_is_not_done_again(tmp_path):
 def test_settings_of_the_jobs_are_complete():
     settings = yaml.safe_load((goldens.ROOT / "ci" / "config.yaml").read_text())
     kinds = {
-        job["kind"] for row in workflow.graph(load_all(), [], "full", None, 1).values() for job in row["jobs"].values()
+        job["kind"] for row in workflow.graph(load_all(), "full", None, 1, {}).values() for job in row["jobs"].values()
     }
     assert kinds <= set(settings["resources"])
     for values in (*settings["resources"].values(), settings["smoke_resources"]):

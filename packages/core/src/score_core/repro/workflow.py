@@ -1,6 +1,7 @@
 """A table row as jobs for a workflow engine: which there are, what each waits for, and doing one of them.
 
-    python -m score_core.repro.workflow graph [ID ...] [--scale smoke|full] [--framework jax|torch] [--shards N]
+    python -m score_core.repro.workflow graph [--scale smoke|full] [--framework jax|torch] [--shards N]
+                                              [--checkpoint ID=FILE ...]
     python -m score_core.repro.workflow run ID JOB --workdir DIR [the same options]
 
 The jobs of a row, each with the jobs it waits for:
@@ -31,15 +32,19 @@ from score_core.repro.compare import Verdict
 from score_core.repro.outcome import gather
 from score_core.repro.printing import verdicts
 from score_core.repro.report import write_report
+from score_core.repro.resolve import resolve, why_not
 from score_core.repro.runner import SCALES, default_workdir, read_record, run_command, run_stages, stage_command
 from score_core.repro.schema import Experiment, Row
-from score_core.repro.tables import find_row, load_all
+from score_core.repro.tables import load_all
 
 __all__ = ["Job", "graph", "jobs_of", "main"]
 
 # Programs and modes whose work splits into rounds that any process may compute: `--part`, `--num_processes`.
 _SPLITTING = {("score_sde", "eval")}
 _MISSING_METRIC = 4  # as of `repro run`
+
+Checkpoints = dict[str, Path]  # by the id of the row that they are of
+Graph = dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,28 +98,27 @@ def _splits(command: str) -> bool:
     return any((program, mode) in _SPLITTING for mode in modes)
 
 
-def graph(rows: Sequence[Row], ids: Sequence[str], scale: str, framework: str | None, shards: int) -> dict[str, Any]:
-    """The jobs of the rows ``ids`` (none: of every row that can run) by id, as JSON has it:
+def graph(rows: Sequence[Row], scale: str, framework: str | None, shards: int, checkpoints: Checkpoints) -> Graph:
+    """The jobs of every row that can run, as JSON has it:
 
     {id: {"folder": below the folder of all runs, "embedded": whether its data come along,
           "jobs": {name: {"kind": ..., "needs": [...], ...}}}}
+
+    Rows for which ``framework`` is not known to work are left out.
     """
-    wanted = [_experiment(rows, row_id) for row_id in ids] or [row for row in rows if isinstance(row, Experiment)]
-    return {
-        experiment.id: {
+    found: Graph = {}
+    for row in rows:
+        if why_not(row) is not None:
+            continue
+        experiment = resolve(row.id, rows, checkpoint=checkpoints.get(row.id))
+        if framework and experiment.frameworks and framework not in experiment.frameworks:
+            continue
+        found[row.id] = {
             "folder": str(default_workdir(experiment, scale, framework).relative_to("runs")),
-            "embedded": any(experiment is row for row in rows),
+            "embedded": isinstance(row, Experiment),
             "jobs": {name: dataclasses.asdict(job) for name, job in jobs_of(experiment, shards).items()},
         }
-        for experiment in wanted
-    }
-
-
-def _experiment(rows: Sequence[Row], row_id: str) -> Experiment:
-    row = find_row(rows, row_id)
-    if not isinstance(row, Experiment):
-        raise UsageError(f"{row_id} is a published number without a recipe to run")
-    return row
+    return found
 
 
 def run_job(
@@ -171,8 +175,10 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--framework", choices=("jax", "torch"))
     shared.add_argument("--shards", type=int, default=1, metavar="N", help="into how many jobs an evaluation is split")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    listing = commands.add_parser("graph", parents=[shared], help="print the jobs of rows as JSON")
-    listing.add_argument("ids", nargs="*", metavar="ID", help="default: every row that can run")
+    shared.add_argument(
+        "--checkpoint", action="append", default=[], metavar="ID=FILE", help="evaluate this for a row, train nothing"
+    )
+    commands.add_parser("graph", parents=[shared], help="print the jobs of every row that can run as JSON")
     run = commands.add_parser("run", parents=[shared], help="do one job")
     run.add_argument("id", metavar="ID")
     run.add_argument("job", metavar="JOB")
@@ -183,11 +189,19 @@ def _parser() -> argparse.ArgumentParser:
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     rows = load_all()
+    checkpoints = _checkpoints(options.checkpoint)
     if options.command == "graph":
-        print(json.dumps(graph(rows, options.ids, options.scale, options.framework, options.shards)))
+        print(json.dumps(graph(rows, options.scale, options.framework, options.shards, checkpoints)))
         return 0
-    experiment = _experiment(rows, options.id)
+    experiment = resolve(options.id, rows, checkpoint=checkpoints.get(options.id))
     return run_job(experiment, options.job, options.workdir, options.scale, options.framework, options.shards)
+
+
+def _checkpoints(arguments: Sequence[str]) -> Checkpoints:
+    pairs = [argument.partition("=") for argument in arguments]
+    if wrong := [argument for argument, (row_id, _, file) in zip(arguments, pairs, strict=True) if not file]:
+        raise UsageError(f"--checkpoint {wrong[0]}: expected ID=FILE")
+    return {row_id: Path(file) for row_id, _, file in pairs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
