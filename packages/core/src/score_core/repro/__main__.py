@@ -5,6 +5,7 @@
     repro run ID [--workdir DIR] [--scale smoke|full] [--framework jax|torch]
     repro report [WORKDIR ...] [--all [-o FILE]]
     repro compare A B
+    repro sanity [WORKDIR] [--samples PATH ... --statistics FILE]
     repro cite ID
 
 Exit status of ``run``: 0 every metric reproduced (or, at smoke scale, measured), 3 one deviates, 4 none deviates but
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from score_core.errors import UsageError, run_main
-from score_core.repro import compare_command, printing
+from score_core.repro import compare_command, printing, sanity_command
 from score_core.repro.cite import bibtex
 from score_core.repro.compare import Verdict
 from score_core.repro.outcome import Outcome, gather
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     compare_command.add_command(commands)
+    sanity_command.add_command(commands)
 
     cite = commands.add_parser("cite", help="print the BibTeX entry of the paper behind a row")
     cite.add_argument("id", metavar="ID")
