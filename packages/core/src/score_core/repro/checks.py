@@ -28,6 +28,12 @@ def text(value: Any) -> str:
     return value
 
 
+def any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text, which may be empty")
+    return value
+
+
 def name(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", value):
         raise ValueError("a snake_case name such as bits_per_dim")

@@ -11,9 +11,9 @@
         table1/vp/*: {places: {config: vp/ddpm/cifar10}}
         table1/*/P2000/*: {set: {model.num_scales: 2000}}
 
-A row belongs to a recipe if one of its patterns matches; all matching patterns apply, in the order of the file.
-``places`` fill the {names} in commands; ``set`` are options of every stage, ``evaluate`` those of every stage but ``train``.
-{workdir} and {checkpoint} are filled in when it runs.
+A row belongs to a recipe if one of its patterns matches and no gap (``kind: gap``) takes it out; all matching patterns apply, in the order of the file.
+``places`` fill the {names} in commands; ``set`` are options of every stage, ``evaluate`` those of every stage that does
+not train (those are named train...). {workdir} and {checkpoint} are filled in when it runs.
 """
 
 import re
@@ -26,7 +26,7 @@ from score_core.repro import checks
 from score_core.repro.checks import TableError, read
 
 RUN_PLACES = ("workdir", "checkpoint")  # filled in when a row runs
-TRAIN = "train"  # the stage that a given checkpoint stands in for
+TRAIN = "train"  # how the names of stages begin that a given checkpoint stands in for
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Yield:
     extractor: Annotated[str | None, checks.text]
     tolerance: Annotated[float | None, checks.not_negative]  # absolute; of values printed without uncertainty
     tolerance_source: Annotated[str | None, checks.text]
+    printed_times: Annotated[float | None, checks.not_negative]  # tolerance in printed uncertainties; None: 3
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ class Recipe:
     description: Annotated[str, checks.text]
     stages: Annotated[dict[str, str], checks.commands]  # in order; see the module
     checkpoint: Annotated[str | None, checks.text]  # the command that puts {checkpoint} where training would have
-    option: Annotated[str, checks.text]  # how a stage takes an option, with {key} and {value}
-    smoke: Annotated[str, checks.text]
+    option: Annotated[str, checks.any_text]  # how a stage takes an option, with {key} and {value}
+    smoke: Annotated[str, checks.any_text]  # further arguments for --scale smoke
+    smoke_of: Annotated[dict[str, str] | None, checks.texts]  # and further ones of single stages
+    options_of: Annotated[tuple[str, ...] | None, checks.strings]  # the stages that take options; None: all
     frameworks: Annotated[tuple[str, ...], checks.strings]
     config: Annotated[str, checks.text]  # {config} of commands, unless a row has its own
     places: Annotated[dict[str, Any] | None, checks.mapping]
@@ -136,7 +139,9 @@ class RecipeUse:
 
     def stage(self, name: str) -> str:
         """The whole command of a stage, with its options."""
-        options = self.set if name == TRAIN else {**self.set, **self.evaluate}
+        options = self.set if name.startswith(TRAIN) else {**self.set, **self.evaluate}
+        if name not in (self.recipe.options_of or self.recipe.stages):
+            options = {}
         parts = [self.recipe.option.format(key=key, value=_text(value)) for key, value in options.items()]
         return " ".join([self.command(self.recipe.stages[name]), *map(self.command, parts)])
 
@@ -171,8 +176,8 @@ def attach(
     """
     uses: dict[str, RecipeUse] = {}
     reasons: dict[str, str] = {}
-    claims: dict[str, str] = {}
-    for owner in (*recipes, *gaps):
+    claims: dict[str, Recipe | Gap] = {}
+    for owner in (*gaps, *recipes):
         patterns = list(owner.rows)
         for pattern in patterns:
             if not any(_matches(row_id, pattern) for row_id in ids):
@@ -181,9 +186,11 @@ def attach(
             matching = [pattern for pattern in patterns if _matches(row_id, pattern)]
             if not matching:
                 continue
+            if isinstance(claims.get(row_id), Gap) and isinstance(owner, Recipe):
+                continue
             if row_id in claims:
-                raise TableError(f"{source}: {row_id} is claimed by {claims[row_id]} and by {owner.id}.")
-            claims[row_id] = owner.id
+                raise TableError(f"{source}: {row_id} is claimed by {claims[row_id].id} and by {owner.id}.")
+            claims[row_id] = owner
             if isinstance(owner, Gap):
                 reasons[row_id] = owner.reason
             else:

@@ -65,17 +65,17 @@ def resolve(row_id: str, rows: Iterable[Row], *, checkpoint: Path | None = None)
 def compile_row(row: Published, use: RecipeUse, checkpoint: Path | None = None) -> Experiment:
     """The experiment of a published row and its recipe (see :func:`resolve`)."""
     recipe = use.recipe
-    stages = {name: use.stage(name) for name in recipe.stages}
-    if checkpoint is not None:
-        if recipe.checkpoint is None or TRAIN not in stages:
-            raise UsageError(
-                f"{row.id} takes no --checkpoint: nothing in it is trained first, or training is the point."
-            )
-        place = use.command(recipe.checkpoint).replace("{checkpoint}", shlex.quote(str(checkpoint)))
-        stages = {
-            CHECKPOINT if name == TRAIN else name: place if name == TRAIN else command
-            for name, command in stages.items()
-        }
+    training = [name for name in recipe.stages if name.startswith(TRAIN)]
+    stages: dict[str, str] = {}
+    for name in recipe.stages:
+        if checkpoint is None or name not in training:
+            stages[name] = use.stage(name)
+        elif recipe.checkpoint is None:
+            raise UsageError(f"{row.id} takes no --checkpoint: its training is what is measured.")
+        elif name == training[-1]:
+            stages[CHECKPOINT] = use.command(recipe.checkpoint).replace("{checkpoint}", shlex.quote(str(checkpoint)))
+    if checkpoint is not None and not training:
+        raise UsageError(f"{row.id} takes no --checkpoint: nothing in it is trained first.")
     return Experiment(
         id=row.id,
         title=f"{row.table}: {row.row}, {row.column}",
@@ -88,6 +88,8 @@ def compile_row(row: Published, use: RecipeUse, checkpoint: Path | None = None) 
         metrics=(_reference(row, use),),
         published=row,
         frameworks=recipe.frameworks,
+        options_of=recipe.options_of or tuple(recipe.stages),
+        smoke_of={name: use.command(text) for name, text in (recipe.smoke_of or {}).items()},
         needs=use.needs,
         cost=recipe.cost,
     )
@@ -121,7 +123,8 @@ def _reference(row: Published, use: RecipeUse) -> Reference:
 
 def _tolerance(row: Published, made: Yield) -> tuple[float, str]:
     if row.pm is not None:
-        return PRINTED_TIMES * row.pm, f"; the tolerance is {PRINTED_TIMES} times the printed +/- {row.pm:g}"
+        times = PRINTED_TIMES if made.printed_times is None else made.printed_times
+        return times * row.pm, f"; the tolerance is {times:g} times the printed +/- {row.pm:g}"
     if made.tolerance is None or made.tolerance_source is None:
         raise TableError(f"{row.id}: no +/- is printed, so its recipe must give tolerance and tolerance_source.")
     return made.tolerance, f"; no printed uncertainty: {made.tolerance_source}"

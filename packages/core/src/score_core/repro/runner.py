@@ -92,9 +92,10 @@ def stage_command(
 ) -> list[str]:
     """The command line of a stage, run by this Python."""
     _python, *arguments = shlex.split(experiment.stages[stage])
-    if scale == "smoke":
-        arguments += shlex.split(experiment.smoke)
-    if framework:
+    takes_options = stage in (experiment.options_of or experiment.stages)
+    if scale == "smoke" and takes_options:
+        arguments += shlex.split(f"{experiment.smoke} {experiment.smoke_of.get(stage, '')}")
+    if framework and takes_options and experiment.frameworks != (framework,):
         arguments += ["--framework", framework]
     return [sys.executable, *(argument.replace("{workdir}", str(workdir)) for argument in arguments)]
 

@@ -86,6 +86,8 @@ class Experiment:
     # Of published cells, from their recipe.
     published: Published | None = None
     frameworks: tuple[str, ...] | None = None  # what --framework may be; None: not known
+    options_of: tuple[str, ...] | None = None  # the stages that take smoke arguments and --framework; None: all
+    smoke_of: dict[str, str] = field(default_factory=dict)  # further smoke arguments of single stages
     needs: Needs = field(default_factory=Needs)
     cost: Cost | None = None
 
@@ -114,7 +116,7 @@ def parse_rows(rows: Any, *, package: str, source: str) -> tuple[Row, ...]:
     if repeated:
         raise TableError(f"{source}: ids used more than once: {', '.join(repeated)}.")
     uses, gaps = attach(
-        [row.id for row in parsed if isinstance(row, Published)],
+        [row.id for row in parsed if isinstance(row, Published) and row.runnable == "yes"],
         [row for row in parsed if isinstance(row, Recipe)],
         [row for row in parsed if isinstance(row, Gap)],
         source,
