@@ -191,9 +191,9 @@ def _welch(a: Result, b: Result) -> float | None:
 
 
 def _student(z: float, freedom: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtr
 
-    return float(2 * t.sf(abs(z), freedom))
+    return float(2 * stdtr(freedom, -abs(z)))
 
 
 def _holm(pairs: Sequence[Pair]) -> list[Pair]:
