@@ -11,7 +11,7 @@ from score_core.metrics import FrechetReference, Statistics, moments
 from score_core.repro import __main__ as command
 from score_core.repro.figures import captioned_figures
 from score_core.repro.runner import RunRecord
-from score_core.repro.sanity import fid_curve, sample_counts
+from score_core.repro.sanity import Point, fid_curve, fit_bias, sample_counts
 from score_core.runs.results import Result, add_results
 
 D = 8
@@ -44,6 +44,16 @@ def test_the_extrapolation_finds_the_distance_of_infinitely_many_samples(referen
     assert floor.mean == pytest.approx(bias / 500, rel=0.35)
     assert [point.parts for point in curve.measured] == [8, 8, 8, 8, 4, 2, 1]
     assert all(early.mean > late.mean for early, late in zip(curve.floor, curve.floor[1:], strict=False))
+
+
+def test_the_fit_is_exact_for_an_exact_law_and_uses_the_larger_counts_alone():
+    points = [Point(n, 2 + 300 / n, 0.1, 3) for n in (250, 500, 1000)]
+    fit = fit_bias([Point(125, 99.0, 0.1, 3), *points])
+    assert fit is not None
+    assert (fit.limit, fit.slope, fit.misfit) == (pytest.approx(2), pytest.approx(300), pytest.approx(0, abs=1e-12))
+    assert fit.at(50_000) == pytest.approx(2.006)
+    assert fit.counts == (250, 500, 1000)
+    assert fit_bias(points[:1]) is None
 
 
 def test_the_last_point_is_the_fid_of_all_samples(reference: Statistics):

@@ -18,7 +18,7 @@ from score_core.metrics import FrechetReference, Statistics, check_comparable, f
 from score_core.metrics.evaluate import PUBLISHED_COUNT
 from score_core.metrics.validation import MetricUsageError
 
-__all__ = ["PUBLISHED_COUNT", "Curve", "Fit", "Point", "fid_curve", "sample_counts"]
+__all__ = ["PUBLISHED_COUNT", "Curve", "Fit", "Point", "fid_curve", "fit_bias", "sample_counts"]
 
 _GROUPS = 10  # of the jackknife
 _SMALLEST = 3 * _GROUPS
@@ -112,7 +112,7 @@ def fid_curve(
     if reference.pool_3 is not None:
         data = reference.pool_3
         floor = [_point(gaussian, [data[rng.integers(0, len(data), n)] for _ in range(max(2, parts))]) for n in counts]
-    fit = _fit(measured)
+    fit = fit_bias(measured)
     warnings += _warnings(measured, fit, published_count, gaussian.mean.size)
     return Curve(
         measured,
@@ -133,8 +133,14 @@ def _point(reference: FrechetReference, sets: Sequence[np.ndarray]) -> Point:
     return Point(len(sets[0]), float(values.mean()), spread, len(values))
 
 
-def _fit(points: Sequence[Point]) -> Fit | None:
-    """Least squares in 1/n over the largest counts, each point as certain as its number of sets makes it."""
+def fit_bias(points: Sequence[Point]) -> Fit | None:
+    """Least squares in 1/n over the largest counts, each point as certain as its number of sets makes it.
+
+    Arguments:
+        points: by ascending count.
+
+    Returns: the fit; None if there is a single count to fit.
+    """
     used = [point for point in points if point.count * _FITTED >= points[-1].count]
     if len(used) < 2:
         return None
