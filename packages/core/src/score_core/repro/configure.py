@@ -37,11 +37,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _main(options: argparse.Namespace) -> int:
-    contents = yaml.safe_dump(changed(options.config, options.option), sort_keys=False).encode()
-    if not options.file.is_file() or options.file.read_bytes() != contents:
-        options.file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(options.file, contents)
+    write_config(options.config, options.file, options.option)
     return 0
+
+
+def write_config(name: str, file: Path, options: Sequence[str] = ()) -> None:
+    """Write what :func:`changed` gives, unless the file holds it already.
+
+    Raises:
+        UsageError: as :func:`changed`.
+    """
+    contents = yaml.safe_dump(changed(name, options), sort_keys=False).encode()
+    if not file.is_file() or file.read_bytes() != contents:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, contents)
 
 
 def changed(name: str, options: Sequence[str]) -> dict[str, Any]:

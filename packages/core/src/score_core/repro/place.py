@@ -1,10 +1,12 @@
 """``python -m score_core.repro.place``: puts a checkpoint where a stage looks for it, converted if need be.
 
     python -m score_core.repro.place SRC DST --keep FORMAT [FORMAT ...] [--config PACKAGE:NAME]
+                                  [--write PACKAGE:NAME FILE]
 
 SRC is what ``score-convert`` takes. A file in one of the formats of ``--keep`` is copied as it is, any other is
 converted into the first of them. DST gets the suffix .pth if the file is of that format. A DST that holds the same
-already is left alone; another one is not written over.
+already is left alone; another one is not written over. ``--write`` is for programs that look for a configuration
+beside it.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.errors import UsageError, run_main
+from score_core.repro.configure import write_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +31,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("target", type=Path, metavar="DST")
     made.add_argument("--keep", nargs="+", required=True, metavar="FORMAT", help="formats that are copied as they are")
     made.add_argument("--config", metavar="PACKAGE:NAME", help="the network's configuration, for conversion")
+    made.add_argument("--write", nargs=2, metavar=("PACKAGE:NAME", "FILE"), help="also write a YAML configuration")
     return made
 
 
 def _main(options: argparse.Namespace) -> int:
     place(options.source, options.target, options.keep, options.config)
+    if options.write:
+        name, file = options.write
+        write_config(name, Path(file))
     return 0
 
 

@@ -12,9 +12,9 @@
         table1/*/P2000/*: {set: {model.num_scales: 2000}}
 
 A row belongs to a recipe if one of its patterns matches and no gap (``kind: gap``) takes it out; all matching patterns
-apply, in the order of the file. ``places`` fill the {names} in commands; ``set`` are options of every stage, ``evaluate``
-those of every stage that does not train (those are named train...). {workdir}, {checkpoint} and {data} (the root of the
-datasets) are filled in when it runs.
+apply, in the order of the file. ``places`` fill the {names} in commands; ``set`` are options of every stage, and
+``evaluate`` those of every stage that does not train (those are named train...). {workdir}, {checkpoint} and {data}
+(the root of the datasets) are filled in when it runs.
 """
 
 import re
