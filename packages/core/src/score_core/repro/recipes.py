@@ -214,6 +214,8 @@ def _use(recipe: Recipe, matches: Sequence[Match], where: str) -> RecipeUse:
         return result
 
     places = {name: _text(value) for name, value in merged(recipe.places, "places").items()}
+    if taken := places.keys() & set(RUN_PLACES):
+        raise TableError(f"{where}: the places {', '.join(sorted(taken))} are filled in when it runs.")
     needs = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(recipe.needs).items()}
     return RecipeUse(
         recipe,
