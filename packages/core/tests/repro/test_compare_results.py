@@ -146,7 +146,7 @@ def folders(tmp_path: Path) -> list[str]:
     return [str(tmp_path / name) for name in ("a", "b", "none", "same")]
 
 
-def test_the_command_prints_the_statement_and_ends_with_its_status(folders: list[str], capsys: Any):
+def test_the_command_prints_the_statement_and_ends_with_its_status(folders: list[str], tmp_path: Path, capsys: Any):
     a, b, none, same = folders
     assert command.main(["compare", a, f"{b}/results.json"]) == 3
     output = capsys.readouterr().out
@@ -157,6 +157,10 @@ def test_the_command_prints_the_statement_and_ends_with_its_status(folders: list
     assert "no significant difference at 5 %" in output and "seed: 1 | 2" in output
     assert command.main(["compare", a, none]) == 4
     assert "significance cannot be judged" in capsys.readouterr().out
+    (Path(none) / "results.json").rename(tmp_path / "results.json")
+    assert command.main(["compare", a, str(tmp_path)]) == 4  # its own file before those below
+    (tmp_path / "results.json").unlink()
+    assert command.main(["compare", b, str(tmp_path)]) in (0, 3)  # those below
     command.main(["compare", a, b])
     assert "(score_sde/tiny, smoke scale, its numbers mean nothing)" in capsys.readouterr().out
 
@@ -173,10 +177,11 @@ def test_the_command_speaks_json(folders: list[str], capsys: Any):
 def test_results_that_are_not_there_end_with_one_clear_error(
     what: str, folders: list[str], tmp_path: Path, capsys: Any
 ):
-    file = tmp_path / "results.json"
+    (tmp_path / "side").mkdir()
+    file = tmp_path / "side/results.json"
     if what != "nothing":
         file.write_text('{"schema": 1, "results": []}' if what == "empty" else "{")
-    status = command.main(["compare", folders[0], str(tmp_path)])
+    status = command.main(["compare", folders[0], str(tmp_path / "side")])
     error = capsys.readouterr().err
     assert status == (1 if what == "damaged" else 2)
     assert error.startswith("error: ") and error.count("\n") == 1

@@ -88,10 +88,11 @@ def _recorded(workdir: Path) -> "Statistics":
 
 def _extractor_of_the_run(workdir: Path) -> str | None:
     """The extractor's name, which the files of activations do not hold."""
-    from score_core.repro.outcome import RESULTS
+    from score_core.repro.compare_results import RESULTS
     from score_core.runs.results import read_results
 
-    named = {r.extractor.split(":")[0] for r in read_results(workdir / RESULTS) if r.extractor}
+    results = (result for file in workdir.rglob(RESULTS) for result in read_results(file))
+    named = {result.extractor.split(":")[0] for result in results if result.extractor}
     return named.pop() if len(named) == 1 else None
 
 
