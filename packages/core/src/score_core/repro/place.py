@@ -50,13 +50,13 @@ def place(source: Path, target: Path, keep: Sequence[str], config: str | None = 
         source: a checkpoint of any known format, a folder of them, or a work directory.
         target: where to, without the suffix of a format.
         keep: the formats that are copied as they are; others are converted into the first.
-        config: of its network, as ``score-convert`` takes it; needed to convert.
+        config: of its network, as ``score-convert`` takes it; needed to convert, and to see that it is the network's.
 
     Raises:
         CheckpointError, UsageError: it is missing, damaged, of an unknown format or of another network; or another file
             is there.
     """
-    from score_core.checkpoints.convert import convert, load_formats, open_source
+    from score_core.checkpoints.convert import Report, convert, load_formats, open_source, read_source
     from score_core.checkpoints.providers import load_config
 
     load_formats()
@@ -64,6 +64,8 @@ def place(source: Path, target: Path, keep: Sequence[str], config: str | None = 
     name = found.name
     if name in keep:
         content: bytes = found.data
+        if config is not None:
+            read_source(found, load_config(config), Report())  # whole, and of that network
     else:
         if config is None:
             raise UsageError(

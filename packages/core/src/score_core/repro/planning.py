@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score_core.errors import UsageError
+from score_core.repro.formatting import number
 from score_core.repro.needs import Need, Published, check_needs, published_checkpoint, trains
 from score_core.repro.resolve import resolve
 from score_core.repro.schema import Experiment, Row
@@ -91,9 +92,7 @@ def describe(plan: Plan, row: Row, times: Sequence[str]) -> str:
     if not plan.needs:
         lines.append("  nothing that does not come with the packages")
     if experiment.needs.extractor:
-        lines.append(
-            "  made here  reference statistics, from the training images, unless the recipe's place has a file"
-        )
+        lines.append("  made here  reference statistics, from the training images, unless they are there")
     lines += ["", "Stages"]
     lines += [f"  {stage}: {command}" for stage, command in experiment.stages.items()]
     lines += ["", "Measures"]
@@ -101,10 +100,11 @@ def describe(plan: Plan, row: Row, times: Sequence[str]) -> str:
         count = "" if reference.count is None else f", {reference.count:,} samples"
         extractor = "" if reference.extractor is None else f", extractor {reference.extractor}"
         dataset = "" if reference.dataset is None else f", on {reference.dataset}"
-        lines.append(f"  {reference.metric}{count}{dataset}{extractor}")
+        value = reference.claim or f"{number(reference.reference)}, tolerance {number(reference.tolerance)}"
+        lines.append(f"  {reference.metric}{count}{dataset}{extractor}; reference: {value} ({reference.source})")
     lines += ["", "Time", *(f"  {line}" for line in times)]
     how = "Ready: repro run" if not plan.missing else "Not ready. With everything in place: repro run"
-    lines += ["", f"{how} {row.id}" + (" (trains first)" if plan.trains else "")]
+    lines += ["", f"{how} {row.id}"]
     return "\n".join(lines)
 
 
