@@ -93,7 +93,14 @@ def test_text_contrast_is_at_least_that_of_wcag_aa(scheme: str):
     css = resources.files("score_core.repro").joinpath("report.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", light if scheme == "light" else dark))
-    pairs = [("ink", "paper"), ("faint", "paper"), ("ink", "well"), ("link", "paper"), ("warn", "paper")]
+    pairs = [
+        ("ink", "paper"),
+        ("faint", "paper"),
+        ("ink", "well"),
+        ("link", "paper"),
+        ("warn", "paper"),
+        ("faint", "well"),
+    ]
     pairs += [(name, f"{name}-well") for name in ("good", "bad", "warn", "mute")]
     for front, back in pairs:
         assert contrast(colours[front], colours[back]) >= 4.5, (front, back)

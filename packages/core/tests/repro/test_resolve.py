@@ -134,7 +134,7 @@ def test_a_claim_in_words_is_shown_and_not_judged():
 def test_a_row_that_cannot_run_says_why(change: dict[str, Any], reason: str):
     gap = {"kind": "gap", "id": "score_sde/gaps/gpu", "rows": ["c"], "reason": "needs four GPUs"}
     others = [cell(name) for name in ("a", "c") if change.get("id", "score_sde/a") != f"score_sde/{name}"]
-    rows = rows_of(recipe(rows={"a": {}}), gap, *others, cell("a") | change)[-1:]
+    rows = rows_of(recipe(rows={"z": {}}), gap, cell("z"), *others, cell("a") | change)[-1:]
     assert reason in (why_not(rows[0]) or "")
     with pytest.raises(Unrunnable, match=reason):
         resolve(rows[0].id, rows)

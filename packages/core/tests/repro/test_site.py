@@ -128,8 +128,14 @@ def test_a_damaged_run_is_named_and_keeps_no_other_from_the_page(
     assert command.main(["report", "-o", str(out)]) == 2
 
 
-def test_the_page_of_all_packages_is_light_and_complete():
-    rows = load_all()
+@pytest.fixture(scope="module")
+def everything() -> tuple[Row, ...]:
+    """The rows of all packages."""
+    return load_all()
+
+
+def test_the_page_of_all_packages_is_light_and_complete(everything: tuple[Row, ...]):
+    rows = everything
     text = written(rows)
     assert len(rows) > 200  # whatever this environment has installed
     assert len(text.encode()) < 2e6
@@ -194,9 +200,9 @@ def test_the_page_is_accessible(rows: tuple[Row, ...], run: tuple[Path, RunRecor
     }
 
 
-def test_each_status_has_its_colour_and_its_meaning():
+def test_each_status_has_its_colour_and_its_meaning(rows: tuple[Row, ...]):
     css = "".join((Path(command.__file__).parent / name).read_text() for name in ("report.css", "site.css"))
-    legend = Page(written(load_all())).text
+    legend = Page(written(rows)).text
     for status in SIGNS:
         assert f".{status.replace(' ', '-')} {{" in css, status
         assert status in legend

@@ -169,4 +169,5 @@ def _published_line(row: Published, rows: Sequence[Row], runs: Sequence[Run]) ->
 
 def _compare(reference: Reference, run: Run) -> Comparison:
     record = run.outcome.record
-    return compare(reference, run.outcome.results, full_scale=record.scale == "full", missing=record.missing)
+    full_scale = record.scale == "full" or reference.claim is not None  # words are never compared with a number
+    return compare(reference, run.outcome.results, full_scale=full_scale, missing=record.missing)

@@ -25,6 +25,8 @@ COUNT_DEPENDENT = ("fid", "inception_score")
 TABLE_NAMES = {"bpd": "bits_per_dim"}
 
 
+_SMOKE = "a smoke run: the number means nothing"
+
 UNVERIFIED = "memory"  # the certainty of published values that nobody has looked up
 
 
@@ -63,13 +65,13 @@ def compare(
         return Comparison(reference, None, Verdict.MISSING_INPUT, "; ".join(missing))
     newest_first = sorted(results, key=lambda result: result.utc, reverse=True)
     candidates = [result for result in newest_first if table_name(result.metric) == reference.metric]
-    if full_scale and reference.claim is not None:
-        words = "published is a claim in words, to be judged by eye"
+    if reference.claim is not None:
+        words = "published is a claim in words, to be judged by eye" if full_scale else _SMOKE
         return Comparison(reference, candidates[0] if candidates else None, Verdict.NOT_COMPARABLE, words)
     if not candidates:
         return Comparison(reference, None, Verdict.MISSING, "the run recorded no such metric")
     if not full_scale:
-        return Comparison(reference, candidates[0], Verdict.NOT_COMPARABLE, "a smoke run: the number means nothing")
+        return Comparison(reference, candidates[0], Verdict.NOT_COMPARABLE, _SMOKE)
     obstacles = [_obstacle(reference, result) for result in candidates]
     if None not in obstacles:
         return Comparison(reference, candidates[0], Verdict.NOT_COMPARABLE, obstacles[0] or "")

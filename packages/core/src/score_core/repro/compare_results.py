@@ -21,10 +21,10 @@ from typing import Any
 
 from score_core.errors import UsageError
 from score_core.repro.compare import COUNT_DEPENDENT
-from score_core.repro.outcome import RESULTS
 from score_core.runs.results import Result, read_results
 
 LEVEL = 0.05
+RESULTS = "results.json"
 
 # What is listed when it differs, and how it is called.
 _PROVENANCE = {
@@ -73,18 +73,19 @@ class Pair:
 
 
 def load_side(path: Path) -> list[Result]:
-    """The results of a work folder or of a ``results.json``.
+    """The results of a ``results.json``, or of all such files of a work folder (its own, or else those below it).
 
     Raises:
         UsageError: there are none.
-        ResultsError: the file is damaged.
+        ResultsError: a file is damaged.
     """
-    file = path / RESULTS if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"{file} does not exist. Name a work folder that was evaluated, or its {RESULTS}.")
-    results = read_results(file)
+    own = path / RESULTS if path.is_dir() else path
+    files = sorted(path.rglob(RESULTS)) if path.is_dir() and not own.exists() else [own]
+    if not files or not files[0].is_file():
+        raise UsageError(f"{own} does not exist. Name a work folder that was evaluated, or its {RESULTS}.")
+    results = [result for file in files for result in read_results(file)]
     if not results:
-        raise UsageError(f"{file} holds no results. Finish the run first.")
+        raise UsageError(f"{own} holds no results. Finish the run first.")
     return results
 
 
@@ -191,9 +192,9 @@ def _welch(a: Result, b: Result) -> float | None:
 
 
 def _student(z: float, freedom: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtr
 
-    return float(2 * t.sf(abs(z), freedom))
+    return float(2 * stdtr(freedom, -abs(z)))
 
 
 def _holm(pairs: Sequence[Pair]) -> list[Pair]:

@@ -12,8 +12,6 @@ from score_core.repro.schema import Experiment
 from score_core.runs.provenance import utc_now
 from score_core.runs.results import Result, read_results
 
-RESULTS = "results.json"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,7 +44,7 @@ def gather(experiment: Experiment, record: RunRecord, workdir: Path) -> Outcome:
     Raises:
         UserError: a file in the folder is damaged.
     """
-    results = read_results(workdir / RESULTS)
+    results = [result for file in sorted(workdir.glob(experiment.results)) for result in read_results(file)]
     full_scale = record.scale == "full"
     comparisons = [
         compare(reference, results, full_scale=full_scale, missing=record.missing) for reference in experiment.metrics

@@ -148,7 +148,7 @@ def circumstances(results: Sequence[Result]) -> list[tuple[str, str]]:
         ("Configuration hash", values("config_hash")),
         ("Checkpoint step", values("checkpoint_step")),
         ("Checkpoint SHA-256", values("checkpoint_sha256")),
-        ("Seed", values("seed")),
+        ("Seed", ", ".join(dict.fromkeys(str(result.seed) for result in results if result.seed is not None))),
         ("Samples or images", values("sample_count")),
         ("Averaged weights (EMA)", values("ema")),
         ("Last denoising step", values("denoise")),

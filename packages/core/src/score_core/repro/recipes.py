@@ -11,9 +11,10 @@
         table1/vp/*: {places: {config: vp/ddpm/cifar10}}
         table1/*/P2000/*: {set: {model.num_scales: 2000}}
 
-A row belongs to a recipe if one of its patterns matches and no gap (``kind: gap``) takes it out; all matching patterns apply, in the order of the file.
-``places`` fill the {names} in commands; ``set`` are options of every stage, ``evaluate`` those of every stage that does
-not train (those are named train...). {workdir} and {checkpoint} are filled in when it runs.
+A row belongs to a recipe if one of its patterns matches and no gap (``kind: gap``) takes it out; all matching patterns
+apply, in the order of the file. ``places`` fill the {names} in commands; ``set`` are options of every stage, and
+``evaluate`` those of every stage that does not train (those are named train...). {workdir}, {checkpoint} and {data}
+(the root of the datasets) are filled in when it runs.
 """
 
 import re
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 from score_core.repro import checks
 from score_core.repro.checks import TableError, read
 
-RUN_PLACES = ("workdir", "checkpoint")  # filled in when a row runs
+RUN_PLACES = ("workdir", "checkpoint", "data")  # filled in when a row runs
 TRAIN = "train"  # how the names of stages begin that a given checkpoint stands in for
 
 
@@ -58,6 +59,7 @@ class Yield:
     extractor: Annotated[str | None, checks.text]
     tolerance: Annotated[float | None, checks.not_negative]  # absolute; of values printed without uncertainty
     tolerance_source: Annotated[str | None, checks.text]
+    nfe: Annotated[int | None, checks.positive_int]  # evaluations of the network for an image, for estimates of time
     printed_times: Annotated[float | None, checks.not_negative]  # tolerance in printed uncertainties; None: 3
 
 
@@ -86,6 +88,8 @@ class Recipe:
     smoke_of: Annotated[dict[str, str] | None, checks.texts]  # and further ones of single stages
     options_of: Annotated[tuple[str, ...] | None, checks.strings]  # the stages that take options; None: all
     frameworks: Annotated[tuple[str, ...], checks.strings]
+    results: Annotated[str | None, checks.text]  # pattern of the results' files below {workdir}; None: results.json
+    network: Annotated[str | None, checks.text]  # its configuration as `score-convert` takes it, for estimates of time
     config: Annotated[str, checks.text]  # {config} of commands, unless a row has its own
     places: Annotated[dict[str, Any] | None, checks.mapping]
     set: Annotated[dict[str, Any] | None, checks.mapping]
@@ -210,6 +214,8 @@ def _use(recipe: Recipe, matches: Sequence[Match], where: str) -> RecipeUse:
         return result
 
     places = {name: _text(value) for name, value in merged(recipe.places, "places").items()}
+    if taken := places.keys() & set(RUN_PLACES):
+        raise TableError(f"{where}: the places {', '.join(sorted(taken))} are filled in when it runs.")
     needs = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(recipe.needs).items()}
     return RecipeUse(
         recipe,

@@ -90,12 +90,18 @@ def compile_row(row: Published, use: RecipeUse, checkpoint: Path | None = None) 
         frameworks=recipe.frameworks,
         options_of=recipe.options_of or tuple(recipe.stages),
         smoke_of={name: use.command(text) for name, text in (recipe.smoke_of or {}).items()},
+        results=recipe.results or "results.json",
         needs=use.needs,
         cost=recipe.cost,
     )
 
 
-def _reference(row: Published, use: RecipeUse) -> Reference:
+def yield_of(row: Published, use: RecipeUse) -> Yield:
+    """How a published row's metric is recorded and judged.
+
+    Raises:
+        TableError: its recipe does not yield it.
+    """
     base = use.recipe.metrics.get(row.metric)
     if base is None:
         known = ", ".join(use.recipe.metrics)
@@ -103,7 +109,11 @@ def _reference(row: Published, use: RecipeUse) -> Reference:
     unknown = use.yields.keys() - {field.name for field in fields(Yield)}
     if unknown:
         raise TableError(f"{row.id}: unknown keys of yields: {', '.join(sorted(unknown))}.")
-    made = Yield(**{**vars(base), **use.yields})
+    return Yield(**{**vars(base), **use.yields})
+
+
+def _reference(row: Published, use: RecipeUse) -> Reference:
+    made = yield_of(row, use)
     number = row.value if isinstance(row.value, float) else None
     tolerance, why = _tolerance(row, made) if number is not None else (None, "")
     return Reference(

@@ -88,6 +88,7 @@ class Experiment:
     frameworks: tuple[str, ...] | None = None  # what --framework may be; None: not known
     options_of: tuple[str, ...] | None = None  # the stages that take smoke arguments and --framework; None: all
     smoke_of: dict[str, str] = field(default_factory=dict)  # further smoke arguments of single stages
+    results: str = "results.json"  # pattern of the results' files below the work folder
     needs: Needs = field(default_factory=Needs)
     cost: Cost | None = None
 

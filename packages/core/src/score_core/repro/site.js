@@ -46,7 +46,12 @@
     for (const paper of document.querySelectorAll("section.paper")) {
       paper.hidden = !paper.querySelector("details.group:not([hidden])");
       const runs = paper.querySelector("section.runs");
-      if (runs) runs.hidden = filtered;
+      if (!runs) continue;
+      for (const article of runs.querySelectorAll("article.run")) {
+        const line = document.getElementById(article.dataset.row);
+        article.hidden = filtered && (!line || line.hidden);
+      }
+      runs.hidden = !runs.querySelector("article.run:not([hidden])");
     }
     for (const select of selects) {
       const open = lines.filter((line) => matches(line, terms, select));

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.repro.catalogue import Block, Group, Line, Paper, Run
@@ -230,8 +231,8 @@ def _run_article(run: Run, values: str = "") -> str:
         if value
     ]
     pictures = "".join(figure(light_weight(picture)) for picture in outcome.figures)
-    link = "" if values else f'<p><a href="#{escape(record.id)}">The value it is for</a></p>'
-    return f"""<article class="run" id="{escape(run_anchor(run))}">
+    link = "" if values else f'<p><a href="#{quote(record.id)}">The value it is for</a></p>'
+    return f"""<article class="run" id="{escape(run_anchor(run))}" data-row="{escape(record.id)}">
 <h4>Run <code>{escape(str(run.workdir))}</code> {badge(outcome.verdict)}</h4>
 <p class="about">{escape(" ".join(about))}</p>
 {link}{values}

@@ -110,7 +110,8 @@ def _published(line: Line) -> str:
 def _words(value: Any) -> str:
     """Settings and claims as text."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {_words(entry)}" for key, entry in value.items())
+        entries = ((key, _words(entry), isinstance(entry, dict)) for key, entry in value.items())
+        return ", ".join(f"{key} = ({text})" if nested else f"{key} = {text}" for key, text, nested in entries)
     return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
@@ -120,7 +121,8 @@ def _details(line: Line) -> str:
     if isinstance(line.row, Published):
         facts += _published_facts(line.row)
     if line.reference is not None and isinstance(line.row, Published):
-        facts += [("Compared as", conditions(line.reference)), ("Tolerance", line.reference.source)]
+        why = line.reference.source.removeprefix(line.row.source).lstrip("; ")
+        facts += [("Compared as", conditions(line.reference)), ("Tolerance", why)]
         facts += [("Samples asked for", "" if line.reference.count is None else f"{line.reference.count:,}")]
     if line.recipe is not None:
         facts += _demands(line.recipe)
