@@ -19,6 +19,7 @@ import re
 import runpy
 import shlex
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,7 +210,8 @@ def _parse_only(main, words: list[str]) -> None:
     try:
         argparse.ArgumentParser.parse_args, flags.FlagValues.__call__ = parse_args_only, call_only
         sys.argv = list(words)
-        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a second command of a program that is loaded already
             status = main()
     except _ParsedError:
         return

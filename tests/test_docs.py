@@ -11,6 +11,7 @@ from pathlib import Path
 import doc_pages
 import goldens
 import pytest
+import yaml
 from doc_pages import BadCommandError, blocks, check
 
 ROOT = goldens.ROOT
@@ -128,7 +129,7 @@ def test_commands_of_the_workflow_engine_are_taken_by_it():
     from score_core.repro import workflow
     from score_core.repro.tables import load_all
 
-    known = {"embedded", "page", *workflow.graph(load_all(), "full", None, 1, {})}
+    known = {"embedded", "page", *workflow.graph(load_all(), workflow.Settings())}
     for command, targets in zip(commands, json.loads(result.stdout), strict=True):
         assert set(targets) <= known, f"{command}: no target {set(targets) - known}"
 
@@ -186,6 +187,18 @@ def test_links_lead_to_files(page):
             headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert anchor in anchors, f"{name_of(page)} links to {target}"
+
+
+def test_settings_of_the_cluster_page_are_settings():
+    from score_core.repro.tables import find_row, load_all
+
+    known = yaml.safe_load((ROOT / "ci" / "config.yaml").read_text())
+    (example,) = [block for block in blocks(ROOT / "docs" / "cluster.md") if block.language == "yaml"]
+    settings = yaml.safe_load(example.text)
+    assert settings.keys() <= known.keys()
+    for row_id, row in settings["rows"].items():
+        find_row(load_all(), row_id)
+        assert row.keys() <= {"checkpoint", "train", *known["resources"]}
 
 
 def test_every_page_is_in_the_index():
