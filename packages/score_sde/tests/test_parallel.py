@@ -164,6 +164,7 @@ def test_a_killed_process_does_not_leave_the_other_hanging(tmp_path):
         (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "numbered from 0"),
         (["--distributed", "--process_id=1"], "leave out --process_id"),
         (["--coordinator=a:1", "--num_processes=2", "--process_id=0", "--start_timeout=0"], "must be positive"),
+        (["--part=rounds"], "needs --mode=eval"),
     ],
 )
 def test_flags_that_do_not_say_everything_are_refused(capsys, tmp_path, flags, message):
@@ -218,3 +219,25 @@ def test_evaluation_by_workers_that_come_and_go_is_that_of_one_process(one_devic
     finish(start(runs["broken"], "--mode=eval"))
     assert archives(runs["broken"]) == reference
     assert numbers(runs["broken"]) == numbers(runs["alone"])
+
+
+def test_parts_of_an_evaluation_done_one_by_one_are_the_whole(one_device, tmp_path):
+    """Statistics before there is a checkpoint, rounds of two processes that wait for nobody, then the scores."""
+    sampling = [*FLAGS, "--mode=eval", "--config.eval.enable_bpd=False", "--config.eval.enable_loss=False"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([f"--workdir={parts}", *sampling, "--part=statistics"]) == 0
+    (statistics,) = (parts / "statistics").iterdir()
+    made = statistics.stat().st_mtime_ns
+    for folder in (whole, parts):
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "checkpoint_1").write_bytes((one_device / "checkpoints/checkpoint_1").read_bytes())
+    assert main([f"--workdir={whole}", *sampling]) == 0
+    for index in (0, 1):
+        shard = ["--part=rounds", "--num_processes=2", f"--process_id={index}"]
+        assert main([f"--workdir={parts}", *sampling, *shard]) == 0
+        assert not (parts / "eval" / "report_1.npz").exists()
+    assert not (parts / "results.json").exists()
+    assert main([f"--workdir={parts}", *sampling]) == 0
+    assert archives(parts) == archives(whole)
+    assert numbers(parts) == numbers(whole)
+    assert statistics.stat().st_mtime_ns == made

@@ -99,9 +99,9 @@ def test_an_unknown_id_ends_with_status_2(name: str, rows: tuple[Row, ...], caps
     assert "Close ids: score_sde/tiny" in capsys.readouterr().err
 
 
-def test_a_published_number_cannot_be_run_yet(rows: tuple[Row, ...], capsys: Any):
+def test_a_published_number_without_a_recipe_says_why_it_cannot_be_run(rows: tuple[Row, ...], capsys: Any):
     assert command.main(["run", rows[1].id]) == 2
-    assert "without a recipe to run. Experiments: score_sde/tiny." in capsys.readouterr().err
+    assert "cannot be run: no recipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_smoke_run_is_not_comparable_whatever_it_measured(reference: Reference
 
 def test_the_gravest_verdict_is_the_one_of_the_run(reference: Reference, fid: Result):
     comparison = compare(reference, [fid])
-    order = [Verdict.REPRODUCED, Verdict.NOT_COMPARABLE, Verdict.MISSING, Verdict.DEVIATES]
+    order = [Verdict.REPRODUCED, Verdict.NOT_COMPARABLE, Verdict.MISSING, Verdict.MISSING_INPUT, Verdict.DEVIATES]
     for (i, a), (j, b) in product(enumerate(order), repeat=2):
         pair = [replace(comparison, verdict=a), replace(comparison, verdict=b)]
         assert overall(pair) is order[max(i, j)]

@@ -3,13 +3,13 @@
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_pages import Page, contrast
 from PIL import Image
 
 from score_core.repro.compare import Verdict
@@ -19,35 +19,6 @@ from score_core.repro.report import write_report
 from score_core.repro.runner import RunRecord
 from score_core.repro.schema import Experiment
 from score_core.runs.results import Result, add_results
-
-VOID = {"meta", "img", "source"}
-
-
-class Page(HTMLParser):
-    """A page parsed strictly: tags must nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture
@@ -117,36 +88,43 @@ def test_the_page_is_accessible(experiment: Experiment, complete: tuple[Path, Ru
     assert {section["aria-labelledby"] for section in page.all("section")} <= names
 
 
-def luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_contrast_is_at_least_that_of_wcag_aa(scheme: str):
     css = resources.files("score_core.repro").joinpath("report.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", light if scheme == "light" else dark))
-    pairs = [("ink", "paper"), ("faint", "paper"), ("ink", "well")]
+    pairs = [
+        ("ink", "paper"),
+        ("faint", "paper"),
+        ("ink", "well"),
+        ("link", "paper"),
+        ("warn", "paper"),
+        ("faint", "well"),
+    ]
     pairs += [(name, f"{name}-well") for name in ("good", "bad", "warn", "mute")]
     for front, back in pairs:
-        a, b = sorted((luminance(colours[front]), luminance(colours[back])))
-        assert (b + 0.05) / (a + 0.05) >= 4.5, (front, back)
+        assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
+    # What is no text: the edge of a field and the mark of the focus.
+    for front, back in [("edge", "paper"), ("focus", "paper")]:
+        assert contrast(colours[front], colours[back]) >= 3, (front, back)
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_each_verdict_is_said_in_words_and_has_its_colour(
     experiment: Experiment, run: tuple[Path, RunRecord], fid: Result, verdict: Verdict
 ):
-    workdir, _ = run
+    workdir, ran = run
     (workdir / "results.json").unlink()
     results = {
         Verdict.REPRODUCED: [fid],
         Verdict.DEVIATES: [replace(fid, value=9.0)],
         Verdict.NOT_COMPARABLE: [replace(fid, sample_count=3)],
         Verdict.MISSING: [],
+        Verdict.MISSING_INPUT: [],
     }
+    if verdict is Verdict.MISSING_INPUT:
+        ran.missing = ["the dataset CIFAR10"]
+        ran.write(workdir)
     add_results(workdir / "results.json", results[verdict])
     outcome, page, record = written(replace(experiment, metrics=experiment.metrics[:1]), run)
     assert outcome.verdict is verdict

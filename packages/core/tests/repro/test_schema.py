@@ -76,7 +76,7 @@ def test_an_experiment_is_read(experiment: Experiment):
         ({"dataset": " "}, "dataset is ' ', expected a text"),
         ({"settings": "x"}, "settings is 'x', expected a mapping"),
         ({"certainty": "sure"}, "certainty is 'sure', expected one of seed, repo, page, memory"),
-        ({"kind": "guess"}, "kind is 'guess', expected published or experiment"),
+        ({"kind": "guess"}, "kind is 'guess', expected published, experiment, recipe or gap"),
         ({"runnable": "yes"}, "original_repo is missing, which a row with runnable: yes needs"),
         ({"id": "ncsn/x"}, "id 'ncsn/x' must begin with score_sde/"),
         ({"source": None}, "source is None, expected a text"),

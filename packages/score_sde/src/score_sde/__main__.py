@@ -1,7 +1,8 @@
 """``python -m score_sde``: the original's command line, and the embedded experiment when nothing is asked for.
 
 python -m score_sde --config=vp/cifar10_ddpmpp_continuous --workdir=DIR --mode=train|eval|generate
-                    [--eval_folder=NAME] [--task=NAME ...] [--framework=jax|torch] [--wait] [--force]
+                    [--eval_folder=NAME] [--part=all|statistics|rounds] [--task=NAME ...] [--framework=jax|torch]
+                    [--wait] [--force]
                     [--config.section.key=value ...]
                     [--coordinator=HOST:PORT --num_processes=N --process_id=I | --distributed]
 """
@@ -29,6 +30,9 @@ Score-Based Generative Modeling through Stochastic Differential Equations (Song 
                              pictures on demand (below)
   --framework=jax|torch      what computes; default: jax. Either evaluates the other's checkpoints
   --eval_folder=NAME         folder of results inside the work directory; default: eval
+  --part=all|statistics|rounds
+                             of an evaluation: the statistics of the training data alone, or this process's rounds
+                             without putting them together; default: all that is left
   --wait                     wait for checkpoints that are not there yet (the original always does)
   --force                    go on although the configuration differs from the one the folder was started with
   --list                     list the packaged experiments
@@ -76,6 +80,7 @@ def _run(arguments: list[str]) -> None:
     mode = flags.DEFINE_enum("mode", "train", ["train", "eval", "generate"], "", flag_values=values)
     framework = flags.DEFINE_enum("framework", "jax", ["jax", "torch"], "", flag_values=values)
     eval_folder = flags.DEFINE_string("eval_folder", "eval", "", flag_values=values)
+    part = flags.DEFINE_enum("part", "all", ["all", "statistics", "rounds"], "", flag_values=values)
     wait = flags.DEFINE_boolean("wait", False, "", flag_values=values)
     force = flags.DEFINE_boolean("force", False, "", flag_values=values)
     flags.DEFINE_string("coordinator", None, "", flag_values=values)
@@ -86,6 +91,8 @@ def _run(arguments: list[str]) -> None:
     define_flags(values)
     settings = parse_flags(values, arguments, "score_sde")
     _check_process_flags(values, mode.value)
+    if part.value != "all" and mode.value != "eval":
+        raise FlagError(f"--part={part.value} is of an evaluation: it needs --mode=eval")
     if wait.value:
         settings.eval.wait = float("inf")
     folder = workdir.value or Path("runs", "score_sde", config_name(arguments))
@@ -105,7 +112,7 @@ def _run(arguments: list[str]) -> None:
         index, count = _worker(values)
         from score_sde.evaluate import evaluate
 
-        evaluate(settings, folder, eval_folder.value, process_id=index, num_processes=count, **options)
+        evaluate(settings, folder, eval_folder.value, process_id=index, num_processes=count, part=part.value, **options)
 
 
 class FlagError(UsageError):

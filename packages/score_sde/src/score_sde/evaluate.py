@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import ml_collections
 
@@ -34,7 +34,10 @@ from score_sde.held_out import BitsPerDim, HeldOutLoss
 from score_sde.rounds import Worker
 from score_sde.sample_quality import SampleQuality
 
-__all__ = ["Stage", "enabled_stages", "evaluate"]
+__all__ = ["Part", "Stage", "enabled_stages", "evaluate"]
+
+Part = Literal["all", "statistics", "rounds"]
+
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ def evaluate(
     force: bool = False,
     process_id: int = 0,
     num_processes: int = 1,
+    part: Part = "all",
     make_experiment: Callable[..., Experiment] = get_experiment,
     stages: Callable[[Experiment], "list[Stage]"] | None = None,
 ) -> None:
@@ -77,6 +81,9 @@ def evaluate(
         force: go on in an evaluation folder that was started with another configuration.
         process_id, num_processes: this is process ``process_id`` of so many that evaluate together, in one shared
             folder. They need not start or end at the same time; process 0 waits for the others' rounds.
+        part: "statistics" makes the statistics of the training data and ends, for which no checkpoint need be there;
+            "rounds" computes this process's rounds and ends, so that no process waits for another. "all" does what
+            is left of everything.
         make_experiment: what a configuration means, for programs built on this one; called as ``get_experiment`` is.
         stages: what is measured; by default what ``config.eval.enable_*`` say.
 
@@ -85,6 +92,12 @@ def evaluate(
         StopRequested: after SIGTERM or SIGINT; what was measured is kept.
     """
     folder = Path(workdir)
+    if part == "statistics":
+        folder.mkdir(parents=True, exist_ok=True)
+        if config.eval.enable_sampling:
+            with RunLog(None):
+                SampleQuality(make_experiment(config, framework, local=True)).prepare(folder)
+        return
     if not folder.is_dir():
         raise UsageError(f"no work directory {folder}: train first (--mode=train), or name another with --workdir")
     worker = Worker(process_id, num_processes)
@@ -96,7 +109,9 @@ def evaluate(
         if not config.eval.ema:
             _logger.warning("eval.ema is False: the raw parameters are evaluated, not their moving average")
         measured = (stages or enabled_stages)(experiment)
-        _Evaluation(experiment, measured, worker, stop).run(folder, results.path)
+        _Evaluation(experiment, measured, worker, stop, reports=part == "all" and worker.leader).run(
+            folder, results.path
+        )
 
 
 class Stage(Protocol):
@@ -127,11 +142,14 @@ def enabled_stages(experiment: Experiment) -> list[Stage]:
 class _Evaluation:
     """What all checkpoints share: data, protocol, compiled functions."""
 
-    def __init__(self, experiment: Experiment, stages: list[Stage], worker: Worker, stop: GracefulStop) -> None:
+    def __init__(
+        self, experiment: Experiment, stages: list[Stage], worker: Worker, stop: GracefulStop, *, reports: bool
+    ) -> None:
         self.experiment = experiment
         self.stages = stages
         self.worker = worker
         self.stop = stop
+        self.reports = reports
         self.eval = experiment.config.eval
 
     def run(self, workdir: Path, folder: Path) -> None:
@@ -148,7 +166,7 @@ class _Evaluation:
                 position += stage.rounds
             # All rounds of ours first: meanwhile the others finish theirs.
             for stage, spent in zip(self.stages, seconds, strict=True):
-                if self.worker.leader:
+                if self.reports:
                     stage.report(session, since=time.monotonic() - spent)
 
     def _open(self, workdir: Path, folder: Path, number: int, path: Path) -> Session:

@@ -66,9 +66,13 @@ class SampleQuality:
                     save_npz(folder / f"statistics_{round_}.npz", pool_3=pool_3, **more)
                 progress.update()
 
+    def prepare(self, workdir: Path) -> None:
+        """Makes the statistics of the training data, unless they are there already; needs no checkpoint."""
+        reference_statistics(self.experiment, workdir, self.extractor)
+
     def report(self, session: Session, since: float) -> None:
         """Puts all rounds together: pictures, scores, results."""
-        reference = reference_statistics(session, self.extractor)
+        reference = reference_statistics(session.experiment, session.workdir, self.extractor)
         files = session.await_rounds(lambda r: session.find(f"statistics_{r}.npz"), self.rounds, "statistics")
         samples = session.await_rounds(lambda r: session.find(f"samples_{r}.npz"), self.rounds, "samples")
         _picture(session, samples[0])
@@ -181,9 +185,9 @@ def _score(
         )
 
 
-def reference_statistics(session: Session, extractor: Extractor) -> Statistics:
+def reference_statistics(experiment: Experiment, workdir: Path, extractor: Extractor) -> Statistics:
     """The statistics of the training data: of a file, or made here once (every image, as bytes) and kept."""
-    config = session.experiment.config
+    config = experiment.config
     known = {"extractor": extractor.name, "extractor_sha256": extractor.sha256}
     if config.eval.statistics:
         return load_statistics(config.eval.statistics, assume=known)
@@ -191,10 +195,10 @@ def reference_statistics(session: Session, extractor: Extractor) -> Statistics:
     if extractor.name != "digits" and original is not None and original.exists():
         # Its extractor stays unknown, as the file does not name it, and a warning goes with the score.
         return load_statistics(original, assume={"dataset": config.data.dataset, "split": "train"})
-    pipeline = session.experiment.pipeline("train", config.eval.batch_size, seed=config.seed)
+    pipeline = experiment.pipeline("train", config.eval.batch_size, seed=config.seed)
     fingerprint = pipeline.source.fingerprint
     name = f"{config.data.dataset.lower()}_{config.data.image_size}_{extractor.name}_{fingerprint[:12]}.npz"
-    file = session.workdir / "statistics" / name
+    file = workdir / "statistics" / name
     if not file.exists():
         header = {"dataset": config.data.dataset, "split": "train", "preprocessing": fingerprint}
         with pipeline.epoch() as epoch:

@@ -1,7 +1,8 @@
 """Checks of single values in a table file, and reading a mapping into a dataclass through them.
 
 A field is annotated with its check, ``metric: Annotated[str, checks.name]``. A check takes the value found and returns
-the value to store, or raises ``ValueError`` with what was expected. A field whose type allows None may be missing.
+the value to store, or raises ``ValueError`` with what was expected. A field whose type allows None may be missing. A
+field that is not annotated so is no key of the file: it is filled in later.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from score_core.errors import UserError
 
@@ -24,6 +25,12 @@ class TableError(UserError):
 def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text")
+    return value
+
+
+def any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text, which may be empty")
     return value
 
 
@@ -67,6 +74,13 @@ def entries(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def commands(value: Any) -> dict[str, str]:
+    found = texts(value)
+    if not found or not all(re.match(r"python -m \w", command) for command in found.values()):
+        raise ValueError("a mapping of stage names to commands that begin with `python -m`")
+    return found
+
+
 def one_of(*choices: str) -> Check:
     def check(value: Any) -> str:
         if value not in choices:
@@ -91,6 +105,10 @@ def first_of(*checks: Check) -> Check:
     return check
 
 
+def strings(value: Any) -> tuple[str, ...]:
+    return tuple(text(entry) for entry in entries(value))
+
+
 def read(cls: type[T], raw: Any, where: str) -> T:
     """The dataclass ``cls`` from the mapping ``raw``; ``where`` begins every message.
 
@@ -99,13 +117,17 @@ def read(cls: type[T], raw: Any, where: str) -> T:
     """
     if not isinstance(raw, dict):
         raise TableError(f"{where}: expected a mapping, found {type(raw).__name__}.")
-    names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+    hints = get_type_hints(cls, include_extras=True)
+    names = [
+        field.name
+        for field in dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+        if get_origin(hints[field.name]) is Annotated
+    ]
     for key in raw:
         if key not in names:
             close = get_close_matches(str(key), names, n=1)
             cure = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(names)}."
             raise TableError(f"{where}: unknown key {key!r}; {cure}")
-    hints = get_type_hints(cls, include_extras=True)
     return cls(**{key: _value(hints[key], key, raw, where) for key in names})
 
 

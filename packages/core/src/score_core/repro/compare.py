@@ -25,12 +25,18 @@ COUNT_DEPENDENT = ("fid", "inception_score")
 TABLE_NAMES = {"bpd": "bits_per_dim"}
 
 
+_SMOKE = "a smoke run: the number means nothing"
+
+UNVERIFIED = "memory"  # the certainty of published values that nobody has looked up
+
+
 class Verdict(StrEnum):
     """What a comparison says; the order is the order of gravity."""
 
     REPRODUCED = "reproduced"
     NOT_COMPARABLE = "not comparable"
     MISSING = "missing"
+    MISSING_INPUT = "missing input"
     DEVIATES = "deviates"
 
 
@@ -44,24 +50,34 @@ class Comparison:
     reason: str
 
 
-def compare(reference: Reference, results: Sequence[Result], *, full_scale: bool = True) -> Comparison:
+def compare(
+    reference: Reference, results: Sequence[Result], *, full_scale: bool = True, missing: Sequence[str] = ()
+) -> Comparison:
     """Compare the newest fitting result with a reference.
 
     Arguments:
         reference: the metric and its value.
         results: all results of the run.
         full_scale: False for a smoke run, whose numbers mean nothing.
+        missing: what the run lacked, so that it was not started.
     """
+    if missing:
+        return Comparison(reference, None, Verdict.MISSING_INPUT, "; ".join(missing))
     newest_first = sorted(results, key=lambda result: result.utc, reverse=True)
     candidates = [result for result in newest_first if table_name(result.metric) == reference.metric]
+    if reference.claim is not None:
+        words = "published is a claim in words, to be judged by eye" if full_scale else _SMOKE
+        return Comparison(reference, candidates[0] if candidates else None, Verdict.NOT_COMPARABLE, words)
     if not candidates:
         return Comparison(reference, None, Verdict.MISSING, "the run recorded no such metric")
     if not full_scale:
-        return Comparison(reference, candidates[0], Verdict.NOT_COMPARABLE, "a smoke run: the number means nothing")
+        return Comparison(reference, candidates[0], Verdict.NOT_COMPARABLE, _SMOKE)
     obstacles = [_obstacle(reference, result) for result in candidates]
     if None not in obstacles:
         return Comparison(reference, candidates[0], Verdict.NOT_COMPARABLE, obstacles[0] or "")
     measured = candidates[obstacles.index(None)]
+    if reference.certainty == UNVERIFIED:
+        return Comparison(reference, measured, Verdict.NOT_COMPARABLE, _unverified(reference, measured.value))
     return Comparison(reference, measured, *_judge(reference, measured.value))
 
 
@@ -78,7 +94,7 @@ def overall(comparisons: Sequence[Comparison]) -> Verdict:
 def _obstacle(reference: Reference, result: Result) -> str | None:
     """Why a result of the right metric cannot be compared; None if it can."""
     # Recorded as the extractor's name, a colon, and the hash of its weights.
-    if reference.extractor and (result.extractor or "").split(":")[0] != reference.extractor:
+    if reference.extractor and (result.extractor or "").split(":")[0] not in reference.extractor.split(" or "):
         return f"measured with the extractor {result.extractor}, the reference with {reference.extractor}"
     if reference.dataset and result.dataset != reference.dataset:
         return f"measured on {result.dataset}, the reference on {reference.dataset}"
@@ -90,6 +106,11 @@ def _obstacle(reference: Reference, result: Result) -> str | None:
     if reference.metric in COUNT_DEPENDENT:
         return f"other number of samples: {found}, the reference has {reference.count:,}"
     return None
+
+
+def _unverified(reference: Reference, value: float) -> str:
+    distance = f": {value - reference.reference:+.4g} from it" if reference.reference is not None else ""
+    return f"unverified: the published value is recalled, not read{distance}"
 
 
 def _judge(reference: Reference, value: float) -> tuple[Verdict, str]:

@@ -39,9 +39,39 @@ class Losses:
     eval_loss: list[float]
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG as the address of an image inside a page."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_uri(picture: bytes) -> str:
+    """A PNG or WebP file as the address of an image inside a page."""
+    kind = "webp" if picture[8:12] == b"WEBP" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def light_weight(figure: Figure) -> Figure:
+    """The figure for a page that holds many: at most :data:`_MOST_PIXELS` wide, and as WebP where a PNG stays heavy."""
+    light = _light_weight(figure.light)
+    dark = light if figure.dark == figure.light else _light_weight(figure.dark)
+    return replace(figure, light=light, dark=dark)
+
+
+_MOST_PIXELS = 1280  # the largest width shown, at one and a half dots a CSS pixel
+_HEAVY = 60_000  # bytes
+
+
+def _light_weight(png: bytes) -> bytes:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        small = image.width <= _MOST_PIXELS
+        if small and len(png) <= _HEAVY:
+            return png
+        if not small:
+            height = max(1, round(image.height * _MOST_PIXELS / image.width))
+            mode = "RGBA" if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA") else "RGB"
+            image = image.convert(mode).resize((_MOST_PIXELS, height), Image.Resampling.LANCZOS)
+        files = {kind: io.BytesIO() for kind in ("PNG", "WEBP")}
+        image.save(files["PNG"], "PNG", optimize=True)
+        image.save(files["WEBP"], "WEBP", quality=85, method=4)
+    encoded = [file.getvalue() for file in files.values()] + ([png] if small else [])
+    return min(encoded, key=len)
 
 
 def grid_figures(workdir: Path) -> list[Figure]:

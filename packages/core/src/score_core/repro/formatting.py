@@ -3,6 +3,7 @@
 import math
 
 from score_core.repro.compare import Comparison
+from score_core.repro.schema import Reference
 
 
 def number(value: float | None) -> str:
@@ -33,6 +34,12 @@ def measured_text(comparison: Comparison) -> str:
     if measured is None:
         return "–"
     return with_unit(with_error(measured.value, measured.standard_error), comparison.reference.unit)
+
+
+def tolerance_text(reference: Reference) -> str:
+    """The tolerance with the sign of the side on which it counts; a dash for none."""
+    sign = {"lower": "+", "higher": "−", "band": "±"}[reference.direction]
+    return "–" if reference.tolerance is None else sign + number(reference.tolerance)
 
 
 def duration(seconds: float) -> str:

@@ -12,8 +12,6 @@ from score_core.repro.schema import Experiment
 from score_core.runs.provenance import utc_now
 from score_core.runs.results import Result, read_results
 
-RESULTS = "results.json"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,9 +44,11 @@ def gather(experiment: Experiment, record: RunRecord, workdir: Path) -> Outcome:
     Raises:
         UserError: a file in the folder is damaged.
     """
-    results = read_results(workdir / RESULTS)
+    results = [result for file in sorted(workdir.glob(experiment.results)) for result in read_results(file)]
     full_scale = record.scale == "full"
-    comparisons = [compare(reference, results, full_scale=full_scale) for reference in experiment.metrics]
+    comparisons = [
+        compare(reference, results, full_scale=full_scale, missing=record.missing) for reference in experiment.metrics
+    ]
     return Outcome(experiment, record, results, comparisons, _figures(workdir), utc_now())
 
 
@@ -65,6 +65,7 @@ def verdict_record(outcome: Outcome) -> dict[str, Any]:
         "id": outcome.experiment.id,
         "scale": outcome.record.scale,
         "framework": outcome.record.framework,
+        "checkpoint": outcome.record.checkpoint,
         "verdict": outcome.verdict,
         "utc": outcome.utc,
         "metrics": [_metric_record(comparison) for comparison in outcome.comparisons],
@@ -80,12 +81,16 @@ def _metric_record(comparison: Comparison) -> dict[str, Any]:
         "reference": reference.reference,
         "tolerance": reference.tolerance,
         "direction": reference.direction,
-        "value": None if measured is None else _finite(measured.value),
-        "standard_error": None if measured is None else _finite(measured.standard_error),
+        "published_as": reference.claim,
+        "certainty": reference.certainty,
+        "source": reference.source,
+        "value": None if measured is None else finite(measured.value),
+        "standard_error": None if measured is None else finite(measured.standard_error),
         "sample_count": None if measured is None else measured.sample_count,
         "extractor": None if measured is None else measured.extractor,
     }
 
 
-def _finite(value: float | None) -> float | str | None:
+def finite(value: float | None) -> float | str | None:
+    """A number as JSON has it: what is not finite as text."""
     return value if value is None or math.isfinite(value) else str(value)

@@ -1,13 +1,17 @@
 """What the ``repro`` command prints."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from score_core.repro.formatting import measured_text, number, with_unit
 from score_core.repro.outcome import Outcome
+from score_core.repro.resolve import compile_row, why_not
 from score_core.repro.schema import Experiment, Published, Row
+
+# Fields that `details` tells in another way.
+_ELSEWHERE = ("use", "gap", "published")
 
 
 def listing(rows: Sequence[Row]) -> str:
@@ -18,8 +22,8 @@ def listing(rows: Sequence[Row]) -> str:
             metrics = ", ".join(reference.metric for reference in row.metrics)
             lines.append((row.id, "experiment", metrics, "", "yes"))
         else:
-            lines.append((row.id, row.table, row.metric, _published_value(row), row.runnable))
-    return _columns(lines)
+            lines.append((row.id, row.table, row.metric, _published_value(row), _runnable(row)))
+    return columns(lines)
 
 
 def _published_value(row: Published) -> str:
@@ -29,20 +33,42 @@ def _published_value(row: Published) -> str:
     return with_unit(f"{row.value:g}{pm}", row.unit)
 
 
+def _runnable(row: Published) -> str:
+    """In a word or two whether the row can be run, else the first words of the reason."""
+    reason = why_not(row)
+    if reason is None:
+        return "yes"
+    return row.runnable if row.runnable != "yes" else reason.split(":")[0]
+
+
 def details(row: Row) -> str:
-    """Every field of a row that has a value."""
-    return "\n".join(_fields(row, indent=""))
+    """Every field of a row that has a value; of a published cell also what its recipe makes of it."""
+    lines = _fields(row, indent="")
+    if isinstance(row, Experiment):
+        return "\n".join(lines)
+    reason = why_not(row)
+    if reason is not None or row.use is None:
+        return "\n".join([*lines, f"cannot be run: {reason}"])
+    experiment = compile_row(row, row.use)
+    made = {name: getattr(experiment, name) for name in ("config", "stages", "metrics", "frameworks", "cost")}
+    return "\n".join([*lines, f"recipe: {row.use.recipe.id}", *_lines(made, indent="  ")])
 
 
 def _fields(record: Any, indent: str) -> list[str]:
+    return _lines({field.name: getattr(record, field.name) for field in fields(record)}, indent)
+
+
+def _lines(values: Mapping[str, Any], indent: str) -> list[str]:
     lines: list[str] = []
-    for name in (field.name for field in fields(record)):
-        value = getattr(record, name)
-        if value is None:
+    for name, value in values.items():
+        if value is None or name in _ELSEWHERE:
             continue
         if isinstance(value, tuple) and all(is_dataclass(entry) for entry in value):
             for entry in value:
                 lines += [f"{indent}{name}:", *_fields(entry, indent + "  ")]
+        elif is_dataclass(value):
+            nested = _fields(value, indent + "  ")
+            lines += [f"{indent}{name}:", *nested] if nested else []
         elif isinstance(value, dict):
             lines += [f"{indent}{name}:", *(f"{indent}  {key}: {_plain(item)}" for key, item in value.items())]
         else:
@@ -71,10 +97,11 @@ def verdicts(outcome: Outcome) -> str:
                 f"({comparison.reason})",
             )
         )
-    return f"{_columns(lines)}\n{outcome.experiment.id}: {outcome.verdict} ({outcome.summary.rstrip('.')})"
+    return f"{columns(lines)}\n{outcome.experiment.id}: {outcome.verdict} ({outcome.summary.rstrip('.')})"
 
 
-def _columns(lines: Sequence[Sequence[str]]) -> str:
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells below each other."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

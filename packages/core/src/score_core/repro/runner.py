@@ -51,6 +51,8 @@ class RunRecord:
     scale: str
     attempts: list[Attempt] = field(default_factory=list)
     framework: str | None = None  # None: the stages' own default
+    checkpoint: str | None = None  # what was evaluated in the place of a training
+    missing: list[str] = field(default_factory=list)  # what it lacked, so that it was not started
 
     def write(self, workdir: Path) -> None:
         """Write the record into ``workdir``."""
@@ -69,7 +71,8 @@ def read_record(workdir: Path) -> RunRecord:
     try:
         contents: dict[str, Any] = json.loads(file.read_bytes())
         attempts = [Attempt(**attempt) for attempt in contents["attempts"]]
-        return RunRecord(contents["id"], contents["scale"], attempts, contents.get("framework"))
+        optional = {key: contents[key] for key in ("framework", "checkpoint", "missing") if key in contents}
+        return RunRecord(contents["id"], contents["scale"], attempts, **optional)
     except FileNotFoundError:
         raise UsageError(
             f"{workdir} holds no run: there is no {RECORD}. `repro run ID --workdir DIR` makes one."
@@ -89,15 +92,25 @@ def stage_command(
 ) -> list[str]:
     """The command line of a stage, run by this Python."""
     _python, *arguments = shlex.split(experiment.stages[stage])
-    if scale == "smoke":
-        arguments += shlex.split(experiment.smoke)
-    if framework:
+    takes_options = stage in (experiment.options_of or experiment.stages)
+    if scale == "smoke" and takes_options:
+        arguments += shlex.split(f"{experiment.smoke} {experiment.smoke_of.get(stage, '')}")
+    if framework and takes_options and experiment.frameworks != (framework,):
         arguments += ["--framework", framework]
+    if any("{data}" in argument for argument in arguments):
+        from score_core.data.sources import data_root
+
+        arguments = [argument.replace("{data}", str(data_root())) for argument in arguments]
     return [sys.executable, *(argument.replace("{workdir}", str(workdir)) for argument in arguments)]
 
 
 def run_stages(
-    experiment: Experiment, workdir: Path, scale: str, announce: Callable[[str], None], framework: str | None = None
+    experiment: Experiment,
+    workdir: Path,
+    scale: str,
+    announce: Callable[[str], None],
+    framework: str | None = None,
+    checkpoint: Path | None = None,
 ) -> int:
     """Run all stages in order, with their output passed through.
 
@@ -107,18 +120,21 @@ def run_stages(
         scale: "full", or "smoke" for a short run that shows that everything works.
         announce: called with a line before each stage.
         framework: passed on to every stage as ``--framework``; None leaves the choice to it.
+        checkpoint: what the experiment evaluates in the place of a training, for the record.
 
     Returns: 0, or the exit code of the first stage that failed; the later ones are then not run.
 
     Raises:
-        UsageError: the folder holds another experiment, or the same at another scale or in another framework.
+        UsageError: the folder holds another experiment, or the same at another scale, in another framework or with
+            another checkpoint.
     """
-    record = _open_record(experiment, workdir, scale, framework)
+    record = _open_record(experiment, workdir, scale, framework, checkpoint)
+    record.missing = []
     for stage in experiment.stages:
         command = stage_command(experiment, stage, workdir, scale, framework)
         announce(f"{stage}: {shlex.join(command)}")
         begin, utc = time.monotonic(), utc_now()
-        exit_code = _call(command)
+        exit_code = run_command(command)
         record.attempts.append(Attempt(stage, command, utc, round(time.monotonic() - begin, 3), exit_code))
         record.write(workdir)
         if exit_code != 0:
@@ -126,25 +142,49 @@ def run_stages(
     return 0
 
 
-def _open_record(experiment: Experiment, workdir: Path, scale: str, framework: str | None) -> RunRecord:
+def record_missing(
+    experiment: Experiment,
+    workdir: Path,
+    missing: list[str],
+    framework: str | None = None,
+    checkpoint: Path | None = None,
+) -> RunRecord:
+    """Record that a run at full scale was not started, for lack of ``missing``.
+
+    Raises:
+        UsageError: as :func:`run_stages`.
+    """
+    record = _open_record(experiment, workdir, "full", framework, checkpoint)
+    record.missing = missing
+    record.write(workdir)
+    return record
+
+
+def _open_record(
+    experiment: Experiment, workdir: Path, scale: str, framework: str | None, checkpoint: Path | None
+) -> RunRecord:
+    source = None if checkpoint is None else str(checkpoint.absolute())
     if not (workdir / RECORD).exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        return RunRecord(experiment.id, scale, framework=framework)
+        return RunRecord(experiment.id, scale, framework=framework, checkpoint=source)
     record = read_record(workdir)
     if (record.id, record.scale) != (experiment.id, scale):
         raise UsageError(
             f"{workdir} holds {record.id} at scale {record.scale}, not {experiment.id} at scale {scale}. "
             "Choose another folder with --workdir."
         )
-    if record.framework != framework:
-        raise UsageError(
-            f"{workdir} was started with --framework {record.framework or '(none)'}, not {framework or '(none)'}. "
-            "Choose another folder with --workdir."
-        )
+    if not record.attempts:  # nothing was started in it yet
+        record.framework, record.checkpoint = framework, source
+    for name, old, new in (("framework", record.framework, framework), ("checkpoint", record.checkpoint, source)):
+        if old != new:
+            raise UsageError(
+                f"{workdir} was started with --{name} {old or '(none)'}, not {new or '(none)'}. "
+                "Choose another folder with --workdir."
+            )
     return record
 
 
-def _call(command: list[str]) -> int:
+def run_command(command: list[str]) -> int:
     """Run a command to its end; signals that this process gets meanwhile are passed on to it."""
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []

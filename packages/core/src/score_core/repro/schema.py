@@ -1,20 +1,23 @@
-"""What a row of a ``tables.yaml`` is: two kinds, validated strictly.
+"""What a row of a ``tables.yaml`` is, validated strictly.
 
 ``kind: published`` is one cell of a paper's table as printed; ``kind: experiment`` is something a package runs by
-itself, with the values that must come out. Tables may be written the short way:
+itself, with the values that must come out. ``kind: recipe`` says how published cells are computed, and ``kind: gap``
+why some are not (`score_core.repro.recipes`); both are attached to the published rows they name and are no rows
+themselves.
+Tables may be written the short way:
 
 - a row without ``kind`` is published;
 - a key whose value may be null may be missing;
 - whole numbers are accepted where numbers are, and an unquoted YAML ``yes`` (a boolean) where the text is meant.
 """
 
-import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from score_core.repro import checks
 from score_core.repro.checks import TableError, read
+from score_core.repro.recipes import Cost, Gap, Needs, Recipe, RecipeUse, attach, parse_recipe
 
 # Which way is better. A band is a fact to match rather than to beat.
 DIRECTION = checks.one_of("lower", "higher", "band")
@@ -46,6 +49,8 @@ class Published:
     source: Annotated[str, checks.text]  # where the number was read
     certainty: Annotated[str, checks.one_of("seed", "repo", "page", "memory")]  # how it is known
     note: Annotated[str | None, checks.text]
+    use: RecipeUse | None = None  # how it is computed
+    gap: str | None = None  # why it is not
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,11 @@ class Reference:
     tolerance: Annotated[float | None, checks.not_negative]  # absolute; covers seeds and machines
     count: Annotated[int | None, checks.positive_int]  # samples or images the metric is computed on
     dataset: Annotated[str | None, checks.text]  # data and split the metric refers to, such as digits/test
-    extractor: Annotated[str | None, checks.text]  # feature extractor, for metrics that have one
+    extractor: Annotated[str | None, checks.text]  # feature extractor, for metrics that have one; "a or b": either
     unit: Annotated[str | None, checks.text]
     source: Annotated[str, checks.text]  # where reference and tolerance come from
-
-
-def _commands(value: Any) -> dict[str, str]:
-    commands = checks.texts(value)
-    if not commands or not all(re.match(r"python -m \w", command) for command in commands.values()):
-        raise ValueError("a mapping of stage names to commands that begin with `python -m`")
-    return commands
+    certainty: str | None = None  # of a published value, how it is known; memory is never gated on
+    claim: str | None = None  # what was published where it is no number
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,17 @@ class Experiment:
     paper: Annotated[str, checks.text]  # title (venue year)
     dataset: Annotated[str, checks.text]
     config: Annotated[str, checks.text]
-    stages: Annotated[dict[str, str], _commands]  # in order; {workdir} stands for the work folder
+    stages: Annotated[dict[str, str], checks.commands]  # in order; {workdir} stands for the work folder
     smoke: Annotated[str, checks.text]  # further arguments of every stage that make it short, for --scale smoke
     metrics: Annotated[tuple[Reference, ...], checks.entries]
+    # Of published cells, from their recipe.
+    published: Published | None = None
+    frameworks: tuple[str, ...] | None = None  # what --framework may be; None: not known
+    options_of: tuple[str, ...] | None = None  # the stages that take smoke arguments and --framework; None: all
+    smoke_of: dict[str, str] = field(default_factory=dict)  # further smoke arguments of single stages
+    results: str = "results.json"  # pattern of the results' files below the work folder
+    needs: Needs = field(default_factory=Needs)
+    cost: Cost | None = None
 
 
 Row = Experiment | Published
@@ -101,14 +109,24 @@ def parse_rows(rows: Any, *, package: str, source: str) -> tuple[Row, ...]:
     """
     if not isinstance(rows, list):
         raise TableError(f"{source}: expected a list of rows, found {type(rows).__name__}.")
-    parsed = tuple(_parse_row(raw, _where(source, position, raw)) for position, raw in enumerate(rows, start=1))
+    parsed = [_parse_row(raw, _where(source, position, raw)) for position, raw in enumerate(rows, start=1)]
     for row in parsed:
         if not row.id.startswith(f"{package}/"):
             raise TableError(f"{source}: the id {row.id!r} must begin with {package}/.")
     repeated = [row_id for row_id, times in Counter(row.id for row in parsed).items() if times > 1]
     if repeated:
         raise TableError(f"{source}: ids used more than once: {', '.join(repeated)}.")
-    return parsed
+    uses, gaps = attach(
+        [row.id for row in parsed if isinstance(row, Published) and row.runnable == "yes"],
+        [row for row in parsed if isinstance(row, Recipe)],
+        [row for row in parsed if isinstance(row, Gap)],
+        source,
+    )
+    return tuple(
+        replace(row, use=uses.get(row.id), gap=gaps.get(row.id)) if isinstance(row, Published) else row
+        for row in parsed
+        if isinstance(row, Experiment | Published)
+    )
 
 
 def _where(source: str, position: int, raw: Any) -> str:
@@ -116,15 +134,19 @@ def _where(source: str, position: int, raw: Any) -> str:
     return f"{source}, row {position}{name}"
 
 
-def _parse_row(raw: Any, where: str) -> Row:
+def _parse_row(raw: Any, where: str) -> Row | Recipe | Gap:
     if not isinstance(raw, dict):
         raise TableError(f"{where}: expected a mapping, found {type(raw).__name__}.")
     values = dict(raw)
     kind = values.pop("kind", "published")
     if kind == "experiment":
         return _parse_experiment(values, where)
+    if kind == "recipe":
+        return parse_recipe(values, where)
+    if kind == "gap":
+        return read(Gap, values, where)
     if kind != "published":
-        raise TableError(f"{where}: kind is {kind!r}, expected published or experiment.")
+        raise TableError(f"{where}: kind is {kind!r}, expected published, experiment, recipe or gap.")
     if values.get("runnable") is True:
         values["runnable"] = "yes"
     row = read(Published, values, where)
