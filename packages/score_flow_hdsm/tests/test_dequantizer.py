@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from hdsm_cases import gentle
 
+from score_core.checkpoints import msgpack_format
+from score_core.checkpoints.convert import FORMATS, Report, detect_format, load_formats
+from score_flow_hdsm import checkpoint_formats
 from score_flow_hdsm import logistic_mixture as mixture
 from score_flow_hdsm.dequantizer import VARIANTS, Dequantizer, MixLogisticAttnCoupling, create_dequantizer
 
@@ -160,3 +163,16 @@ def test_the_logistic_mixture_matches_the_original():
 def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="must be even: 7"):
         create_dequantizer("cifar10", 7)
+
+
+def test_the_converter_tells_a_dequantisers_checkpoint_from_a_score_models():
+    load_formats()
+    if "flowpp" not in FORMATS:  # installed before there was one
+        checkpoint_formats.register()
+    tree = {"step": np.int32(5), "params_ema": {"params": {"w": np.ones(2, np.float32)}}}
+    assert detect_format(msgpack_format.dumps(tree)) == "flax"
+    tree["ema_train_bpd"] = np.float32(3)
+    data = msgpack_format.dumps(tree)
+    assert detect_format(data) == "flowpp"
+    read = FORMATS["flowpp"].read(data, None, Report(), "here")
+    assert FORMATS["flowpp"].write(read, None, Report()) == data
