@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hdsm_cases import gentle
 
+from score_core.checkpoints import msgpack_format
+from score_core.checkpoints.convert import FORMATS, Report, detect_format, load_formats
+from score_flow_hdsm import checkpoint_formats
 from score_flow_hdsm import logistic_mixture as mixture
-from score_flow_hdsm.dequantizer import VARIANTS, Dequantizer, create_dequantizer
+from score_flow_hdsm.dequantizer import VARIANTS, Dequantizer, MixLogisticAttnCoupling, create_dequantizer
 
 GOLDEN = hdsm_cases.load("dequantizer.npz")
 FACTS = hdsm_cases.load("dequantizer.json")
@@ -68,6 +71,45 @@ def test_the_log_density_is_that_of_the_map():
     assert float(noise.min()) > 0 and float(noise.max()) < 1
 
 
+@pytest.mark.parametrize("size", [1e2, 1e4])
+def test_where_the_mixture_saturates_values_and_gradients_are_finite(size):
+    """Far in the tails h is 0 or 1 in float32, where 1 / h and its gradient are not finite."""
+    x = size * jnp.asarray([[[[-1.0]], [[1.0]], [[-0.6]], [[0.3]]]])
+    arguments = [jnp.full((*x.shape, 2), value) for value in (0.0, 0.1, -0.5)]
+    assert float(jnp.exp(mixture.log_cdf(x, *arguments)).min()) == 0.0
+
+    def total(x, s, arguments):
+        logit, log_det = MixLogisticAttnCoupling._map(x, s, arguments)
+        return jnp.sum(logit) + jnp.sum(log_det)
+
+    s = jnp.zeros_like(x)
+    value, grads = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(x, s, arguments)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    # in the lower tail the logit goes on as the logarithm of h, so the gradient is the inverse of the scale
+    logit = jax.grad(lambda x: jnp.sum(MixLogisticAttnCoupling._map(x, s, arguments)[0]))(x)
+    np.testing.assert_allclose(logit[0, 0], np.exp(0.5), rtol=1e-5)
+
+
+def test_a_flow_of_saturated_couplings_has_finite_gradients_and_an_inverse():
+    """As when the first batch's positions hardly vary, so that norms multiply by large gains."""
+    module = Dequantizer(VARIANTS["cifar10"]._replace(filters=4, components=2, blocks=1, heads=1))
+    x = jnp.asarray(np.random.default_rng(0).random((2, 2, 4, 1), np.float32))
+    u = jax.random.normal(jax.random.PRNGKey(0), x.shape)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.PRNGKey(0), u, x))
+    flat = {n: jnp.asarray(gentle(n, s.shape)) for n, s in goldens.flatten(shapes).items()}
+    flat = {n: 300.0 * v if "/norm" in n and n.endswith("_g") else v for n, v in flat.items()}
+    params = goldens.unflatten(flat)
+    (value, noise), grads = jax.jit(
+        jax.value_and_grad(lambda p: (lambda n, logd: (jnp.sum(logd), n))(*module.apply(p, u, x)), has_aux=True)
+    )(params)
+    assert np.isfinite(value) and np.isfinite(noise).all()
+    assert float(noise.min()) == 0.0 or float(noise.max()) == 1.0
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    inverse, logd = jax.jit(lambda n: module.apply(params, n, x, inverse=True))(noise)
+    assert np.isfinite(inverse).all() and np.isfinite(logd).all()
+
+
 @pytest.mark.parametrize("variant", ["cifar10", "imagenet32"])
 def test_full_size_dequantizers_have_the_published_parameters(variant):
     facts = hdsm_cases.load(f"params_dequantizer_{variant}.json")
@@ -121,3 +163,16 @@ def test_the_logistic_mixture_matches_the_original():
 def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="must be even: 7"):
         create_dequantizer("cifar10", 7)
+
+
+def test_the_converter_tells_a_dequantisers_checkpoint_from_a_score_models():
+    load_formats()
+    if "flowpp" not in FORMATS:  # installed before there was one
+        checkpoint_formats.register()
+    tree = {"step": np.int32(5), "params_ema": {"params": {"w": np.ones(2, np.float32)}}}
+    assert detect_format(msgpack_format.dumps(tree)) == "flax"
+    tree["ema_train_bpd"] = np.float32(3)
+    data = msgpack_format.dumps(tree)
+    assert detect_format(data) == "flowpp"
+    read = FORMATS["flowpp"].read(data, None, Report(), "here")
+    assert FORMATS["flowpp"].write(read, None, Report()) == data

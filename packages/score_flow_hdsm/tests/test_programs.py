@@ -1,7 +1,8 @@
-"""The programs end to end in small: first order, continued with a higher one, evaluated, diagnostics."""
+"""The programs end to end in small: first order, continued with a higher one, evaluated, dequantiser, diagnostics."""
 
 import shutil
 
+import goldens
 import numpy as np
 import pytest
 
@@ -73,20 +74,34 @@ def test_a_first_order_run_goes_on_with_the_second_order(first_order, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluation_by_ode_bound_and_diagnostics(trained):
+def test_evaluation_by_ode_bound_dequantiser_and_diagnostics(trained, tmp_path):
     assert main([f"--workdir={trained}", "--mode=eval", *flags()]) == 0
     assert main([f"--workdir={trained}", "--mode=eval", "--eval_folder=bound", *flags(eval__bound=True)]) == 0
     deq = flags(eval__bound=True, eval__dequantizer=True)
     assert main([f"--workdir={trained}", "--mode=eval", "--eval_folder=deq", *deq]) == 2  # not trained yet
+    untrained = shutil.copytree(trained, tmp_path / "untrained")
+    assert main([f"--workdir={trained}", "--mode=train_deq", *flags()]) == 0
+    assert "training_ema_bpd" in (trained / "flowpp_dequantizer" / "stdout.txt").read_text()
+    assert main([f"--workdir={trained}", "--mode=eval", "--eval_folder=deq", *deq]) == 0
     assert main([f"--workdir={trained}", "--mode=eval_scorenet", *flags(eval__batch_size=180)]) == 0
     found = results(trained)
-    for metric in ("bpd", "bpd_bound", "s_with_odes"):
+    for metric in ("bpd", "bpd_bound", "bpd_bound_dequantizer", "s_with_odes"):
         assert found[metric].sample_count == 180  # every test image
         assert np.isfinite(found[metric].value) and found[metric].standard_error > 0
     with np.load(trained / "eval.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == dict.fromkeys(
             ("s_with_odes", "s_with_normals", "ode_with_normals", "s_div_with_normals", "s_grad_div_with_normals"), (3,)
         )
+    # the dequantiser, too, goes on from where it stopped to the same numbers
+    for n_iters in (3, 4):
+        assert main([f"--workdir={untrained}", "--mode=train_deq", *flags(deq__n_iters=n_iters)]) == 0
+    assert "Starting training loop at step 4." in (untrained / "flowpp_dequantizer" / "stdout.txt").read_text()
+    name = "flowpp_dequantizer/checkpoints/checkpoint_0"
+    tree, other = (msgpack_format.loads((run / name).read_bytes()) for run in (trained, untrained))
+    assert_equal(tree, other)
+    assert set(tree) >= {"step", "optimizer", "params_ema", "ema_train_bpd", "ema_eval_bpd", "rng"}
+    assert "params" in tree["params_ema"] and int(tree["step"]) == 5
+    assert all(np.isfinite(leaf).all() for leaf in goldens.flatten(tree["params_ema"]).values())
 
 
 @pytest.mark.slow

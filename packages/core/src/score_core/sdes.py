@@ -57,7 +57,7 @@ class SDE(ABC):
     def marginal_prob(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Mean ``[B, ...]`` and standard deviation ``[B]`` of x_t given x_0 = ``x``."""
 
-    def prior_sampling(self, z: Array) -> Array:
+    def prior_sampling(self, z: Array, /) -> Array:
         """The prior sample x_T made from standard normal noise ``z``, of the same shape."""
         return self.prior_scale * z
 

@@ -77,10 +77,11 @@ VARIANTS = {
 
 _CONTEXT_WIDTH = 32
 _STEPS = 4
+_FLOOR = 1e-7
 
 
 def _safe_log(x: jax.Array) -> jax.Array:
-    return jnp.log(jnp.maximum(x, 1e-7))
+    return jnp.log(jnp.maximum(x, _FLOOR))
 
 
 def _sum(x: jax.Array) -> jax.Array:
@@ -145,14 +146,21 @@ class MixLogisticAttnCoupling(nn.Module):
             h = jax.nn.sigmoid((x - shift) / jnp.exp(s))
             out = mixture.inverse_cdf(h, *arguments)
             # The forward map's log-determinant, at the point where it would have been.
-            return (kept, out), -self._log_det(out, h, s, arguments)
-        h = jnp.exp(mixture.log_cdf(x, *arguments))
-        logit = -_safe_log(1.0 / h - 1.0)
-        return (kept, logit * jnp.exp(s) + shift), self._log_det(x, h, s, arguments)
+            return (kept, out), -self._map(out, s, arguments)[1]
+        logit, log_det = self._map(x, s, arguments)
+        return (kept, logit * jnp.exp(s) + shift), log_det
 
     @staticmethod
-    def _log_det(x: jax.Array, h: jax.Array, s: jax.Array, arguments: Any) -> jax.Array:
-        return _sum(mixture.log_pdf(x, *arguments) - _safe_log(h) - _safe_log(1.0 - h) + s)
+    def _map(x: jax.Array, s: jax.Array, arguments: Any) -> Pair:
+        """The logit of the distribution function h, and the log-determinant with the scale ``[B]``.
+
+        The logit is log h - log(1 - h), not -log(1 / h - 1): that is infinite where h is rounded to 0, and its gradient
+        overflows long before.
+        """
+        log_h = mixture.log_cdf(x, *arguments)
+        log_rest = _safe_log(1.0 - jnp.exp(log_h))
+        log_det = mixture.log_pdf(x, *arguments) - jnp.maximum(log_h, np.log(_FLOOR)) - log_rest + s
+        return log_h - log_rest, _sum(log_det)
 
     def _parameters(self, x: jax.Array, context: jax.Array) -> tuple[jax.Array, ...]:
         """Scale, shift ``[B, H, W, C]``; logits, means, log-scales ``[B, H, W, C, K]``."""
@@ -239,7 +247,8 @@ class Dequantizer(nn.Module):
         return jax.nn.sigmoid(h), log_det - _standard_normal(u)
 
     def _inverse(self, noise: jax.Array, context: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
-        h = -_safe_log(1.0 / noise - 1.0)
+        noise = jnp.maximum(noise, np.finfo(np.float32).tiny)  # it may have been rounded to 0
+        h = jnp.log(noise) - _safe_log(1.0 - noise)
         log_det = _sum(jax.nn.softplus(h) + jax.nn.softplus(-h))
         for group in reversed(range(self.variant.groups)):
             pair = _split(h)

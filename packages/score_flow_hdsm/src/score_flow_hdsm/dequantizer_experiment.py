@@ -221,6 +221,7 @@ def train_deq(config: ml_collections.ConfigDict, workdir: Path, deq_folder: str,
     score = find_checkpoint(workdir / "checkpoints", own.eval.ckpt_id)
     with own.unlocked():
         own.training.n_iters = own.deq.n_iters
+        del own.deq["n_iters"]  # one name for it, that of the number which may grow from start to start
         own.training.snapshot_sampling = False
         own.deq.score_sha256 = sha256(read_checkpoint(score)).hexdigest()  # another score model is another run
 

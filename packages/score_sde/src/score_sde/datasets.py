@@ -45,7 +45,8 @@ class _Dataset:
             if self.dequantization:
                 u = np.random.default_rng([self.seed, call]).random(images.shape, np.float32)
                 images = dequantize(images, u)
-            labels = None if batches[0].label is None else np.stack([batch.label for batch in batches])
+            found = [batch.label for batch in batches if batch.label is not None]
+            labels = np.stack(found) if found else None
             if self.additional_dim is None:
                 images, labels = images[0], None if labels is None else labels[0]
             yield {"image": images, "label": labels}

@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import ml_collections
 
@@ -101,12 +101,13 @@ def evaluate(
     if not folder.is_dir():
         raise UsageError(f"no work directory {folder}: train first (--mode=train), or name another with --workdir")
     worker = Worker(process_id, num_processes)
+    settings: Any = config.eval
     experiment = make_experiment(config, framework, local=True)
-    experiment.parallel.require_divisible(config.eval.batch_size, "eval.batch_size")
+    experiment.parallel.require_divisible(settings.batch_size, "eval.batch_size")
     role = "eval" if worker.leader else f"eval-{worker.index}"
     with Workdir(folder / eval_folder, role=role) as results, RunLog(None), GracefulStop() as stop:
         results.record_config(record_of(config, framework), ignore=_FREE_KEYS, force=force)
-        if not config.eval.ema:
+        if not settings.ema:
             _logger.warning("eval.ema is False: the raw parameters are evaluated, not their moving average")
         measured = (stages or enabled_stages)(experiment)
         _Evaluation(experiment, measured, worker, stop, reports=part == "all" and worker.leader).run(

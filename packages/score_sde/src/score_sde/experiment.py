@@ -142,7 +142,8 @@ class Experiment(ABC):
     @property
     def suffixes(self) -> dict[Framework, str]:
         """What either framework's checkpoints' names end with, its own first."""
-        return {self.framework: self.suffix} | _SUFFIXES
+        first: dict[Framework, str] = {self.framework: self.suffix}
+        return first | _SUFFIXES
 
     @abstractmethod
     def sample_folder(self, step: int) -> str:
@@ -306,7 +307,7 @@ class Experiment(ABC):
     @property
     def likelihood_solver(self) -> str:
         """``eval.likelihood_solver`` as ``get_likelihood_fn`` of either wing calls it."""
-        name = self.config.eval.likelihood_solver
+        name: str = self.config.eval.likelihood_solver
         return _SOLVERS.get(name, name)
 
     @property

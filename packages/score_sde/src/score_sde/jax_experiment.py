@@ -81,7 +81,7 @@ class JaxExperiment(Experiment):
     make_sde = staticmethod(sde_lib.get_sde)
 
     @cached_property
-    def parallel(self) -> Parallel:
+    def parallel(self) -> Parallel:  # pyright: ignore[reportIncompatibleMethodOverride]  # the property, kept
         return Parallel(local=self.local)
 
     @cached_property

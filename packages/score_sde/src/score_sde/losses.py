@@ -90,7 +90,10 @@ def get_ddpm_loss_fn(vpsde: Any, model: Any, train: bool, reduce_mean: bool = Tr
 class _Optimizer(NamedTuple):
     """A bare function in the place of an :class:`Adam`."""
 
-    update: Callable[[Any, TrainState], tuple[Any, Any]]
+    function: Callable[[Any, TrainState], tuple[Any, Any]]
+
+    def update(self, grads: Any, state: TrainState) -> tuple[Any, Any]:
+        return self.function(grads, state)
 
 
 def get_step_fn(

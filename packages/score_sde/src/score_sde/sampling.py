@@ -215,8 +215,10 @@ def get_ode_sampler(
     def ode_sampler(rng: jax.Array, state: Any, z: jax.Array | None = None) -> tuple[jax.Array, int]:
         if z is None:
             _, key = jax.random.split(rng)
-            z = sde.prior_sampling(jax.random.normal(key, tuple(shape), jnp.float32))
-        samples = solve(state.params_ema, z)
+            start: jax.Array = sde.prior_sampling(jax.random.normal(key, tuple(shape), jnp.float32))
+        else:
+            start = z
+        samples = solve(state.params_ema, start)
         return samples.images, int(samples.nfe)
 
     return ode_sampler

@@ -96,7 +96,8 @@ class VESDE(SDE, core.VESDE):
         self._tables_as_jax_arrays()
 
 
-_SDES = ChainMap({"vpsde": VPSDE, "subvpsde": subVPSDE, "vesde": VESDE}, core.SDES)  # type: ignore[list-item]
+_OWN: dict[str, Callable[..., core.SDE]] = {"vpsde": VPSDE, "subvpsde": subVPSDE, "vesde": VESDE}
+_SDES = ChainMap(_OWN, core.SDES)
 
 
 def get_sde(name: str, /, *, N: int, **options: Any) -> core.SDE:

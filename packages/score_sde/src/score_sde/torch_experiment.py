@@ -24,7 +24,7 @@ from score_core.torch import threefry
 from score_core.torch.flax_state import state_from_flax, unread_parameters
 from score_core.torch.likelihood import get_likelihood_fn
 from score_core.torch.networks import create_model
-from score_core.torch.noise import LegacyNoise, PerSampleNoise, next_key, probe, uniform_like, uniform_per_sample
+from score_core.torch.noise import Key, LegacyNoise, PerSampleNoise, next_key, probe, uniform_like, uniform_per_sample
 from score_core.torch.parallel import Parallel
 from score_core.torch.sampling import Samples, Trajectory, get_ode_sampler, get_pc_sampler
 from score_core.torch.train_state import original_keys
@@ -78,7 +78,7 @@ class TorchExperiment(Experiment):
     # -- network -------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def parallel(self) -> Parallel:
+    def parallel(self) -> Parallel:  # pyright: ignore[reportIncompatibleMethodOverride]  # the property, kept
         return Parallel(local=self.local)
 
     @cached_property
@@ -162,7 +162,7 @@ class TorchExperiment(Experiment):
         with usage_errors():
             return Adam(**optimizer_settings(self.config))
 
-    def prepare(self, images: Tensor, key: Tensor, first: int) -> Tensor:
+    def prepare(self, images: Tensor, key: Key, first: int) -> Tensor:
         """Training input: dequantised if ``data.uniform_dequantization`` says so."""
         if self.config.data.uniform_dequantization:
             return self.dequantize(images, uniform_like(images, key, first))
@@ -209,6 +209,7 @@ class TorchExperiment(Experiment):
         return state, self.parallel.mean(losses.mean(dim=1))
 
     def draw_snapshot(self, state: TrainState) -> tuple[TrainState, np.ndarray]:
+        key: Any
         state.rng, key = next_key(state.rng)
         images = self._samples(state.params_ema, key, 0, self.config.training.batch_size).images
         return state, self.parallel.gather(images).transpose(0, 2, 3, 1)

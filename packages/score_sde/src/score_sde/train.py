@@ -94,7 +94,7 @@ def train(
         _Training(experiment, folder, stop).run()
 
 
-def _check_frequencies(training: ml_collections.ConfigDict) -> None:
+def _check_frequencies(training: Any) -> None:
     n = training.n_jitted_steps
     for key in ("log_freq", "snapshot_freq_for_preemption", "eval_freq", "snapshot_freq"):
         if training[key] % n:

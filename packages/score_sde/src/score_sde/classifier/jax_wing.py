@@ -38,7 +38,8 @@ class Classifier:
     ) -> None:
         self.sde = sde
         self.shape = (image_size, image_size, network["num_channels"])
-        self.model = WideResnet(**{name: size for name, size in network.items() if name != "num_channels"})
+        sizes: Any = {name: size for name, size in network.items() if name != "num_channels"}
+        self.model = WideResnet(**sizes)
         self.scaler = get_data_scaler(centered)
         self.published = published
 

@@ -60,10 +60,11 @@ def load_classifier(path: str | Path, config: ml_collections.ConfigDict, framewo
             raise MissingCheckpointError(f"the training of the classifier in {path} is not finished: {_CURE}.")
     file, tree = read_classifier_tree(path if published else path / "checkpoints")
     network = network_of(tree, file)
-    if network["num_channels"] != config.data.num_channels:
+    data: Any = config.data
+    if network["num_channels"] != data.num_channels:
         raise UsageError(
             f"the classifier {file} takes images of {network['num_channels']} channels, the experiment has "
-            f"{config.data.num_channels}: {_CURE}."
+            f"{data.num_channels}: {_CURE}."
         )
     classifier = build_classifier(config, network, framework, published=published)
     params = classifier.params_from_tree(tree, file)

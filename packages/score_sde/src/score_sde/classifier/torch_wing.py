@@ -108,7 +108,8 @@ class Classifier:
     def update(self, state: TrainState, images: np.ndarray, labels: np.ndarray) -> tuple[TrainState, Tensor]:
         """One update on uint8 images ``[B, H, W, C]``; the loss stays on the device. The state changes in place."""
         x0, classes = self._inputs(images, labels)
-        time_key, noise_key = threefry.split(threefry.fold_in(state.rng, state.step).to(self.device))
+        rng: Any = state.rng  # a key: init_state made it
+        time_key, noise_key = threefry.split(threefry.fold_in(rng, state.step).to(self.device))
         count = threefry.counters(x0.shape[:1], device=self.device)
         t = sample_times(threefry.uniform(time_key, count), T=self.sde.T)
         count = threefry.counters(tuple(x0.shape), channels_last=True, device=self.device)

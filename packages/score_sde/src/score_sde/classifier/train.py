@@ -72,8 +72,9 @@ def build_classifier(
         from score_sde.classifier.jax_wing import Classifier
     else:
         from score_sde.classifier.torch_wing import Classifier
-    data: Any = config.data
-    sde = get_sde(config.training.sde, N=config.model.num_scales, **config.model)
+    settings: Any = config
+    data, model = settings.data, settings.model
+    sde = get_sde(settings.training.sde, N=model.num_scales, **model)
     return Classifier(sde, network, data.image_size, data.centered, published)
 
 
@@ -100,6 +101,7 @@ def run(
         UserError: see its message; nothing that was there is lost.
         StopRequested: after SIGTERM or SIGINT, once a checkpoint is written.
     """
+    data: Any = config.data
     source = _labelled(config, "train")
     network = {
         "blocks_per_group": settings.blocks_per_group,
@@ -120,7 +122,7 @@ def run(
         folder.record_config(record, ignore=_FREE_KEYS, may_grow=("classifier.n_iters",), force=force)
         run_ = _Run(build_classifier(config, network, framework), settings, folder, stop, source, config_hash(record))
         if train:
-            run_.train(random_flip=config.data.random_flip)
+            run_.train(random_flip=data.random_flip)
         run_.evaluate([source, _labelled(config, "test")])
 
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ml_collections
 import numpy as np
@@ -64,7 +64,7 @@ def generate(
         UserError: see its message.
         StopRequested: after SIGTERM or SIGINT; nothing is written then.
     """
-    folder = Path(workdir)
+    folder, settings = Path(workdir), cast(Any, config)
     experiment = get_experiment(config, framework, local=True)
     path = _checkpoint(folder, options.checkpoint, experiment)
     out = Path(options.out) if options.out else folder / "generate" / options.task
@@ -75,7 +75,7 @@ def generate(
         begin = time.monotonic()
         state = experiment.load_state(path)
         step = int(state.step)
-        params = experiment.parameters(state, ema=config.eval.ema)
+        params = experiment.parameters(state, ema=settings.eval.ema)
         classifier_folder = options.classifier_workdir or f"{str(folder).rstrip('/')}_classifier"
         session = Session(
             experiment,
@@ -92,13 +92,13 @@ def generate(
                 value,
                 error,
                 count,
-                dataset=config.data.dataset,
+                dataset=settings.data.dataset,
                 checkpoint_step=step,
                 checkpoint_sha256=digest,
                 config_hash=config_hash(request | record_of(config, framework)),
                 seed=options.seed,
-                ema=config.eval.ema,
-                denoise=config.sampling.noise_removal,
+                ema=settings.eval.ema,
+                denoise=settings.sampling.noise_removal,
                 seconds=time.monotonic() - begin,
                 details=outcome.details | {"framework": framework},
             )
@@ -146,6 +146,7 @@ def _checkpoint(workdir: Path, wanted: str, experiment: Experiment) -> Path:
 
 def _write(folder: Path, task: str, outcome: Outcome, facts: dict[str, Any]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **outcome.arrays, **{name: np.asarray(value) for name, value in facts.items()})
+    arrays: Any = outcome.arrays | {name: np.asarray(value) for name, value in facts.items()}
+    np.savez_compressed(buffer, **arrays)
     atomic_write(folder / f"{task}.npz", buffer.getvalue())
     save_png(folder / f"{task}.png", outcome.picture)

@@ -45,13 +45,17 @@ class Session:
     stop: GracefulStop
 
 
+Number = tuple[str, float, float | None, int]
+"""Name, value, standard error and count of images."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a task made: arrays for the archive, a picture, and (name, value, standard error, images) of numbers."""
+    """What a task made: arrays for the archive, a picture, and numbers."""
 
     arrays: dict[str, np.ndarray]
     picture: np.ndarray
-    numbers: list[tuple[str, float, float | None, int]] = field(default_factory=list)
+    numbers: list[Number] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,7 +132,9 @@ def _inpaint(session: Session) -> Outcome:
 
     results, picture = _restored(session, shown, original, draw)
     gap = np.abs(results.astype(np.int16) - original[:, None])[np.broadcast_to(mask[:, None] > 0, results.shape)]
-    numbers = [("inpaint_known_mean_error", float(gap.mean()) / 255, None, len(original))] if gap.size else []
+    numbers: list[Number] = (
+        [("inpaint_known_mean_error", float(gap.mean()) / 255, None, len(original))] if gap.size else []
+    )
     arrays = {"original": original, "mask": mask, "measurement": known, "results": results}
     return Outcome(arrays, picture, numbers, {"mask": options.mask})
 
@@ -198,7 +204,7 @@ def _encode(session: Session) -> Outcome:
     error = float(np.sqrt(np.mean((images - original / 255.0) ** 2)))
     decoded = to_uint8(images + 0.5 / 255)  # to the nearest grey level: nothing is scored here
     arrays = {"original": original, "z": z, "decoded": decoded}
-    numbers = [("encode_rms_error", error, None, len(original))]
+    numbers: list[Number] = [("encode_rms_error", error, None, len(original))]
     return Outcome(arrays, _picture([original, decoded]), numbers, {"nfe": nfe})
 
 

@@ -148,7 +148,7 @@ class WideResnet(Compact):
             return self.Dense_2(h)
 
 
-def get_logit_fn(model: nn.Module) -> LogitFn:
+def get_logit_fn(model: LogitFn) -> LogitFn:
     """The classifier on images in [0, 1]: CIFAR-10's channel means and standard deviations are taken out first."""
 
     def logit_fn(x: Tensor, sigmas: Tensor) -> Tensor:
