@@ -112,7 +112,8 @@ def _run(arguments: list[str]) -> None:
         index, count = _worker(values)
         from score_sde.evaluate import evaluate
 
-        evaluate(settings, folder, eval_folder.value, process_id=index, num_processes=count, part=part.value, **options)
+        options |= {"process_id": index, "num_processes": count, "part": part.value}
+        evaluate(settings, folder, eval_folder.value, **options)
 
 
 class FlagError(UsageError):

@@ -92,16 +92,16 @@ def evaluate(
         StopRequested: after SIGTERM or SIGINT; what was measured is kept.
     """
     folder = Path(workdir)
+    settings: Any = config.eval
     if part == "statistics":
         folder.mkdir(parents=True, exist_ok=True)
-        if config.eval.enable_sampling:
+        if settings.enable_sampling:
             with RunLog(None):
                 SampleQuality(make_experiment(config, framework, local=True)).prepare(folder)
         return
     if not folder.is_dir():
         raise UsageError(f"no work directory {folder}: train first (--mode=train), or name another with --workdir")
     worker = Worker(process_id, num_processes)
-    settings: Any = config.eval
     experiment = make_experiment(config, framework, local=True)
     experiment.parallel.require_divisible(settings.batch_size, "eval.batch_size")
     role = "eval" if worker.leader else f"eval-{worker.index}"
