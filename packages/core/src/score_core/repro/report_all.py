@@ -22,8 +22,7 @@ def report_all(workdirs: Sequence[Path], rows: Sequence[Row], output: Path) -> i
     for problem in problems:
         print(f"warning: left out {problem}", file=sys.stderr)
     counts = Counter(line.status for paper in papers for line in paper.lines)
-    print(
-        f"{len(rows)} rows, {len(runs)} run{'s' * (len(runs) != 1)}: {', '.join(f'{n} {status}' for status, n in counts.most_common())}"
-    )
+    told = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    print(f"{len(rows)} rows, {len(runs)} run{'s' * (len(runs) != 1)}: {told}")
     print(f"Report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     return 0
