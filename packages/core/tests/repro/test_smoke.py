@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from score_core.repro import __main__ as command
 from score_core.repro import runner
+from score_core.repro.recipes import Needs
 from score_core.repro.resolve import why_not
 from score_core.repro.schema import Published
 from score_core.repro.tables import load_all
@@ -81,3 +83,41 @@ def test_a_cell_of_each_configuration_runs_from_its_first_command_to_its_verdict
     config: str, in_this_process: None, tmp_path: Path
 ):
     run(OF_CONFIG[config], tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_format_is_converted_and_evaluated(
+    in_this_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The way of a published cell with a model of one's own, at full scale, with the network of the digits."""
+    from score_core.checkpoints.__main__ import main as convert
+    from score_sde.__main__ import main as program
+
+    short = ["training.n_iters=1", "training.snapshot_freq=1", "training.snapshot_freq_for_preemption=1"]
+    short += ["training.batch_size=2", "training.snapshot_sampling=False", "training.eval_freq=1"]
+    flags = [f"--config.{option}" for option in [*short, "training.log_freq=1"]]
+    assert program(["--config=digits", "--workdir=trained", "--framework=torch", *flags]) == 0
+    to = ["model.safetensors", "--to", "safetensors", "--config", "score_sde:digits"]
+    assert convert(["trained/checkpoints/checkpoint_1.pth", *to]) == 0
+
+    published, use = next((row, use) for row, use in CELLS if row.id == "score_sde/table3/ncsnpp/fid")
+    settings = {"eval.enable_sampling": True, "eval.enable_bpd": False, "eval.enable_loss": False}
+    settings |= {"eval.num_samples": 20, "eval.batch_size": 20, "model.num_scales": 4, "model.beta_max": 3.0}
+    of_digits = replace(
+        published,
+        value=1e9,
+        use=replace(
+            use,
+            places={**use.places, "config": "digits", "number": "3"},
+            evaluate={**settings, "sampling.method": "pc", "eval.trajectory": False},
+            needs=Needs(),
+            yields={"count": 20, "dataset": "digits/train", "extractor": "digits"},
+        ),
+    )
+    monkeypatch.setattr(command, "load_all", lambda: (of_digits,))
+    options = ["--checkpoint", "model.safetensors", "--framework", "torch", "--workdir", "run"]
+    assert command.main(["run", of_digits.id, *options]) == 0
+    (metric,) = json.loads(Path("run/verdict.json").read_text())["metrics"]
+    assert (metric["verdict"], metric["sample_count"]) == ("reproduced", 20)
+    record = json.loads(Path("run/repro.json").read_text())
+    assert [attempt["stage"] for attempt in record["attempts"]] == ["checkpoint", "eval"]
+    assert Path("run/checkpoints/checkpoint_3").is_file(), "safetensors became the JAX program's format"

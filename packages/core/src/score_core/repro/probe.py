@@ -88,7 +88,7 @@ def measure(config_name: str) -> tuple[float, float]:
     def update() -> None:
         loss = model(x, labels).square().mean()
         loss.backward()
-        float(loss)
+        float(loss.detach())  # waits for the device
 
     return _seconds(evaluate) / BATCH, _seconds(update) / BATCH
 
