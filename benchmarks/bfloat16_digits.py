@@ -43,7 +43,7 @@ def jax_wing(experiment: Any, params: Any, bfloat16: bool) -> Wing:
     loss_fn = jax.jit(get_loss_fn(experiment.sde, apply_fn, continuous=True, reduce_mean=True), static_argnums=3)
     rules = (get_predictor("dpm_solver_pp_2m"), get_corrector("none"))
     sampler = jax.jit(
-        get_pc_sampler(experiment.sde, apply_fn, *rules, steps=20, inverse_scaler=experiment.inverse_scaler)
+        get_pc_sampler(experiment.sde, apply_fn, *rules, snr=0.0, steps=20, inverse_scaler=experiment.inverse_scaler)
     )
     bits = get_likelihood_fn(
         experiment.sde, apply_fn, inverse_scaler=experiment.inverse_scaler, solver="exponential_rk45"
@@ -82,7 +82,9 @@ def torch_wing(experiment: Any, params: Any, bfloat16: bool) -> Wing:
     apply_fn: Any = get_apply_fn(model, torch.bfloat16 if bfloat16 else None)
     loss_fn = get_loss_fn(experiment.sde, apply_fn, continuous=True, reduce_mean=True)
     rules = (get_predictor("dpm_solver_pp_2m"), get_corrector("none"))
-    sampler = get_pc_sampler(experiment.sde, apply_fn, *rules, steps=20, inverse_scaler=experiment.inverse_scaler)
+    sampler = get_pc_sampler(
+        experiment.sde, apply_fn, *rules, snr=0.0, steps=20, inverse_scaler=experiment.inverse_scaler
+    )
     bits = get_likelihood_fn(
         experiment.sde, apply_fn, inverse_scaler=experiment.inverse_scaler, solver="exponential_rk45"
     )
