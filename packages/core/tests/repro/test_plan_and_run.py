@@ -237,3 +237,13 @@ def test_every_dataset_that_recipes_name_is_known():
 
     rows = [row for row in load_all() if isinstance(row, Published)]
     assert {name for row in rows if row.use for name in row.use.needs.datasets or ()} <= set(SOURCES)
+
+
+def test_every_official_checkpoint_is_behind_cells_that_exist():
+    from fnmatch import fnmatchcase
+
+    from score_core.checkpoints.manifest import entries
+
+    ids = [row.id for row in load_all()]
+    lost = [p for entry in entries() for p in entry.tables if not any(fnmatchcase(row_id, p) for row_id in ids)]
+    assert lost == []

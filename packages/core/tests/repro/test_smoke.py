@@ -1,8 +1,8 @@
 """Published cells from their first command to their verdict, in small on embedded data.
 
-One cell of every recipe that is quick in PyTorch runs always. One cell of every recipe and configuration (in the
-program's own framework) runs where SCORE_NIGHTLY is set: minutes each, most of it compilation. The experiments' smoke
-runs are tests of their packages.
+One cell of every recipe that is quick in PyTorch runs always. One cell of every recipe and configuration runs where
+SCORE_NIGHTLY is set: to torch or jax for the programs that know both, or to 1 for the programs' own choice (minutes
+each, most of it compilation). The experiments' smoke runs are tests of their packages.
 """
 
 import json
@@ -46,7 +46,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def call(arguments: list[str]) -> int:
         _python, _dash_m, module, *rest = arguments
         monkeypatch.setattr(sys, "argv", ["program", *rest])
-        monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)  # runpy warns of it
+        file = f"{module}.__main__" if hasattr(sys.modules.get(module), "__path__") else module
+        monkeypatch.delitem(sys.modules, file, raising=False)  # runpy warns of it
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as end:
@@ -82,7 +83,9 @@ def test_a_cell_of_each_recipe_runs_from_its_first_command_to_its_verdict(
 def test_a_cell_of_each_configuration_runs_from_its_first_command_to_its_verdict(
     config: str, in_this_process: None, tmp_path: Path
 ):
-    run(OF_CONFIG[config], tmp_path / "run")
+    row, framework = OF_CONFIG[config], os.environ["SCORE_NIGHTLY"]
+    known = row.use is not None and framework in row.use.recipe.frameworks
+    run(row, tmp_path / "run", *(["--framework", framework] if known else []))
 
 
 def test_a_checkpoint_of_another_format_is_converted_and_evaluated(
