@@ -82,6 +82,7 @@ def batch_job_of(process_id):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_row_on_slurm_whose_workers_are_killed_gives_what_an_undisturbed_run_gives(tmp_path):
     if reason := one_node_slurm.install():
         pytest.skip(f"no Slurm here: {reason}")
