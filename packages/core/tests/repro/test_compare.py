@@ -66,6 +66,14 @@ def test_other_conditions_are_not_comparable(reference: Reference, fid: Result, 
     assert reason in comparison.reason
 
 
+def test_another_protocol_is_not_comparable(reference: Reference, fid: Result):
+    wanted = replace(reference, protocol="final")
+    comparison = compare(wanted, [replace(fid, protocol="selection")])
+    assert comparison.verdict is Verdict.NOT_COMPARABLE
+    assert "measured by the protocol selection, the reference by final" in comparison.reason
+    assert compare(wanted, [replace(fid, protocol="final")]).verdict is Verdict.REPRODUCED
+
+
 def test_more_samples_do_not_hurt_a_metric_that_does_not_depend_on_them(reference: Reference, fid: Result):
     kid = replace(reference, metric="kid")
     assert compare(kid, [replace(fid, metric="kid", sample_count=101)]).verdict is Verdict.REPRODUCED

@@ -84,6 +84,7 @@ def test_few_trainings_take_students_distribution():
         ),
         (replace(A, extractor="a:1"), replace(B, extractor="b:1"), "other feature extractors: a:1 and b:1"),
         (replace(A, extractor="a:1"), replace(B, extractor="a:2"), "other feature extractors: a:1 and a:2"),
+        (replace(A, protocol="complete"), replace(B, protocol="original"), "other protocols: complete and original"),
         (replace(A, extractor="a"), B, "other feature extractors: a and not recorded"),
     ],
 )

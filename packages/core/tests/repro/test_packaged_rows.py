@@ -95,6 +95,7 @@ def programs() -> Any:
         patch.setitem(sys.modules, name, module)
         parent, _, child = name.rpartition(".")
         patch.setattr(importlib.import_module(parent), child, module, raising=False)
+    patch.setattr(importlib.import_module("score_sde.experiment"), "require_framework", _no_computation)
     # Programs of one study: they parse, and then do everything.
     patch.setattr(importlib.import_module("ncsnv2.ablation"), "_run", _no_computation)
     patch.setattr(importlib.import_module("score_flow_hdsm.orders"), "compare", _no_computation)

@@ -181,11 +181,12 @@ def test_a_value_is_cut_where_its_error_is(value: float, error: float | None, te
 
 
 def test_durations_and_sizes():
-    assert [duration(s) for s in (1.23, 59.94, 60, 3599.4, 12000)] == [
+    assert [duration(s) for s in (1.23, 59.94, 60, 3599.4, 12000, 1e8)] == [
         "1.2 s",
         "59.9 s",
         "1 min 00 s",
         "59 min 59 s",
         "3 h 20 min",
+        "1,157 days",
     ]
     assert [size(n) for n in (None, 5_400_000, 2_345_000_000)] == [None, "5 MB", "2.35 GB"]

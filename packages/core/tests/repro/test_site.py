@@ -118,14 +118,17 @@ def test_a_damaged_run_is_named_and_keeps_no_other_from_the_page(
     (tmp_path / "bad/repro.json").write_text("{")
     monkeypatch.setattr(command, "load_all", lambda: rows)
     out = tmp_path / "new/all.html"
-    assert command.main(["report", "--all", "-o", str(out), str(run[0]), str(tmp_path / "bad")]) == 0
+    assert command.main(["report", "--all", "-o", str(out), str(run[0]), str(run[0]), str(tmp_path / "bad")]) == 0
     printed = capsys.readouterr()
-    assert "4 rows, 1 runs" in printed.out
+    assert "4 rows, 1 run:" in printed.out
     assert "bad: Cannot read" in printed.err
     text = Page(out.read_text("utf-8")).text
     assert "Not on this page" in text
     assert lines_of(Page(out.read_text("utf-8")))["score_sde/tiny#fid"]["data-verdict"] == "reproduced"
     assert command.main(["report", "-o", str(out)]) == 2
+    capsys.readouterr()
+    assert command.main(["report", "--all", "-o", str(out / "below/a/file.html"), str(run[0])]) == 1
+    assert capsys.readouterr().err.startswith("error: Cannot make the folder")
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,16 @@ def test_the_page_of_all_packages_is_light_and_complete(everything: tuple[Row, .
     assert len(text.encode()) < 2e6
     known = lines_of(Page(text))
     assert {row.id for row in rows if isinstance(row, Published)} <= known.keys()
+
+
+def test_without_any_run_the_page_tells_what_could_be_run(
+    rows: tuple[Row, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    monkeypatch.setattr(command, "load_all", lambda: rows)
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["report", "--all"]) == 0
+    assert "4 rows, 0 runs: 3 not runnable, 2 not run" in capsys.readouterr().out
+    assert (tmp_path / "runs/report.html").exists()
 
 
 def test_the_page_stands_alone_and_lets_nothing_else_run(rows: tuple[Row, ...], run: tuple[Path, RunRecord]):

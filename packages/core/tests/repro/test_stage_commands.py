@@ -64,7 +64,7 @@ def test_a_configuration_is_written_beside_it(tmp_path: Path, capsys: Any):
         ({"present": b"another"}, "is another checkpoint than"),
         ({"damage": True}, "damaged_checkpoint.pth"),
         ({"damage": True, "keep": "ncsnv2"}, "damaged_checkpoint.pth"),
-        ({"config": "ncsnv2:cifar10", "keep": "ncsnv2"}, "checkpoint"),
+        ({"config": "ncsnv2:cifar10", "keep": "ncsnv2"}, "score-convert --identify"),
     ],
 )
 def test_what_cannot_be_put_into_place_is_one_error(

@@ -98,6 +98,8 @@ def _obstacle(reference: Reference, result: Result) -> str | None:
         return f"measured with the extractor {result.extractor}, the reference with {reference.extractor}"
     if reference.dataset and result.dataset != reference.dataset:
         return f"measured on {result.dataset}, the reference on {reference.dataset}"
+    if reference.protocol and result.protocol != reference.protocol:
+        return f"measured by the protocol {result.protocol}, the reference by {reference.protocol}"
     if reference.count is None or result.sample_count == reference.count:
         return None
     found = "unknown" if result.sample_count is None else f"{result.sample_count:,}"

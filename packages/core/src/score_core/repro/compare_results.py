@@ -9,7 +9,8 @@ trainings (``values`` or ``fids`` among a result's details). Over m metrics the 
 p'_(k) = max_{j <= k} min(1, (m - j + 1) p_(j)): the chance that any of them is called different without being so is
 then at most :data:`LEVEL`.
 
-What was measured under other conditions (data, extractor, for FID and IS the number of samples) is not compared.
+What was measured under other conditions (data, extractor, protocol, for FID and IS the number of samples) is not
+compared.
 """
 
 import math
@@ -136,6 +137,8 @@ def obstacles(a: Result, b: Result) -> list[str]:
         found.append(f"on other data: {a.dataset} and {b.dataset}")
     if _extractors_differ(a.extractor, b.extractor):
         found.append(f"with other feature extractors: {_said(a.extractor)} and {_said(b.extractor)}")
+    if a.protocol != b.protocol and a.protocol and b.protocol:
+        found.append(f"by other protocols: {a.protocol} and {b.protocol}")
     if a.metric.startswith(COUNT_DEPENDENT):
         if a.sample_count is None or b.sample_count is None:
             found.append("from an unknown number of samples, which it depends on")

@@ -43,9 +43,11 @@ def tolerance_text(reference: Reference) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 12.3 s, 4 min 05 s or 3 h 20 min."""
+    """Seconds as 12.3 s, 4 min 05 s, 3 h 20 min or 12 days."""
     if seconds < 60:
         return f"{seconds:.1f} s"
+    if seconds >= 3 * 86400:
+        return f"{seconds / 86400:,.0f} days"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 

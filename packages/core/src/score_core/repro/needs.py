@@ -19,6 +19,8 @@ from score_core.errors import UserError
 from score_core.repro.recipes import TRAIN, Needs
 from score_core.repro.schema import Experiment
 
+_BESIDE = (".yml", ".yaml", ".json", ".txt", ".png", ".md", ".npz")  # what may lie beside a checkpoint
+
 VARIABLE = "SCORE_CHECKPOINTS"
 
 
@@ -68,7 +70,8 @@ def _places(path: Path) -> Iterable[Path]:
         if file.is_file():
             yield file
     if path.is_dir():
-        yield from (file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
+        files = (file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
+        yield from (file for file in files if file.suffix not in _BESIDE)
 
 
 def trains(experiment: Experiment) -> bool:

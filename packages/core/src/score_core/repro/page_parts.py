@@ -101,7 +101,8 @@ def conditions(reference: Reference) -> str:
     """What a reference value was computed with, and which way is better."""
     better = {"lower": "lower is better", "higher": "higher is better", "band": ""}[reference.direction]
     extractor = f"extractor {reference.extractor}" if reference.extractor else ""
-    return ", ".join(filter(None, (extractor, reference.dataset, better)))
+    protocol = f"protocol {reference.protocol}" if reference.protocol else ""
+    return ", ".join(filter(None, (extractor, reference.dataset, protocol, better)))
 
 
 def measured_count(comparison: Comparison) -> str:

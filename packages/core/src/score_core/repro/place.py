@@ -11,10 +11,12 @@ beside it.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from score_core.checkpoints.atomic import atomic_write
+from score_core.checkpoints.errors import CheckpointError
 from score_core.errors import UsageError, run_main
 from score_core.repro.configure import write_config
 
@@ -65,13 +67,15 @@ def place(source: Path, target: Path, keep: Sequence[str], config: str | None = 
     if name in keep:
         content: bytes = found.data
         if config is not None:
-            read_source(found, load_config(config), Report())  # whole, and of that network
+            with _hint(source):
+                read_source(found, load_config(config), Report())  # whole, and of that network
     else:
         if config is None:
             raise UsageError(
                 f"{source} is in the format {name}, expected {' or '.join(keep)}. Convert it with score-convert."
             )
-        content, _ = convert(found, keep[0], load_config(config))
+        with _hint(source):
+            content, _ = convert(found, keep[0], load_config(config))
     written = keep[0] if name not in keep else name
     if written == "pth" and target.suffix != ".pth":
         target = target.with_name(f"{target.name}.pth")
@@ -83,6 +87,15 @@ def place(source: Path, target: Path, keep: Sequence[str], config: str | None = 
     atomic_write(target, content)
     print(f"{source} ({name}) is in place as {target}" + ("" if written == name else f", converted to {written}"))
     return target
+
+
+@contextmanager
+def _hint(source: Path) -> Iterator[None]:
+    """Says how to find out which network a checkpoint is of, if it is not the one expected."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} `score-convert --identify {source}` says which networks it fits.") from error
 
 
 if __name__ == "__main__":

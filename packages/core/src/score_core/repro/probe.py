@@ -40,7 +40,11 @@ def estimate(row: Published, use: RecipeUse, *, train: bool) -> list[str]:
     except UserError as error:
         return [f"not probed: {error}", *recorded]
     made = yield_of(row, use)
-    lines = [f"measured here: {forward:.3g} s an image for an evaluation of the network, {update:.3g} s for an update"]
+    where = device()
+    lines = [
+        f"measured on {where}, {BATCH} images at once: {forward:.3g} s an image for an evaluation of the network, "
+        f"{update:.3g} s for an update"
+    ]
     if made.nfe and made.count:
         seconds = made.nfe * made.count * forward
         work = f"{made.count:,} images of {made.nfe:,} evaluations, without the extractor"
@@ -49,6 +53,12 @@ def estimate(row: Published, use: RecipeUse, *, train: bool) -> list[str]:
         updates, batch = int(use.places["updates"]), int(use.places["batch"])
         lines.append(f"training: {duration(updates * batch * update)} ({updates:,} updates of {batch} images)")
     return [*lines, *recorded]
+
+
+def device() -> str:
+    """Where PyTorch computes on this machine."""
+    torch: Any = import_module("torch")
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def measure(config_name: str) -> tuple[float, float]:
@@ -63,18 +73,22 @@ def measure(config_name: str) -> tuple[float, float]:
     networks: Any = import_module("score_core.torch.networks")
     config = load_config(config_name)
     torch.manual_seed(0)
-    model = networks.create_model(config, "pytorch").eval()
+    where = device()
+    model = networks.create_model(config, "pytorch").eval().to(where)
     size, channels = config.data.image_size, config.data.num_channels
-    x = torch.rand(BATCH, channels, size, size)
+    x = torch.rand(BATCH, channels, size, size, device=where)
     fourier = config.model.get("embedding_type", "") == "fourier"
     labels = torch.full((BATCH,), 0.5) if fourier else torch.ones(BATCH, dtype=torch.long)
+    labels = labels.to(where)
 
     def evaluate() -> None:
         with torch.inference_mode():
-            model(x, labels)
+            float(model(x, labels).sum())  # waits for the device
 
     def update() -> None:
-        model(x, labels).square().mean().backward()
+        loss = model(x, labels).square().mean()
+        loss.backward()
+        float(loss.detach())  # waits for the device
 
     return _seconds(evaluate) / BATCH, _seconds(update) / BATCH
 

@@ -57,6 +57,7 @@ class Yield:
     count: Annotated[int | None, checks.positive_int]  # samples or images
     dataset: Annotated[str | None, checks.text]
     extractor: Annotated[str | None, checks.text]
+    protocol: Annotated[str | None, checks.text]  # of the programs that know several
     tolerance: Annotated[float | None, checks.not_negative]  # absolute; of values printed without uncertainty
     tolerance_source: Annotated[str | None, checks.text]
     nfe: Annotated[int | None, checks.positive_int]  # evaluations of the network for an image, for estimates of time

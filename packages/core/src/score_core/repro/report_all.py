@@ -16,12 +16,13 @@ def report_all(workdirs: Sequence[Path], rows: Sequence[Row], output: Path) -> i
 
     A folder that cannot be read is named on the page and on stderr, and does not keep the others from it.
     """
-    runs, problems = load_runs(workdirs, rows)
+    runs, problems = load_runs(list(dict.fromkeys(workdirs)), rows)
     papers = catalogue(rows, runs)
     page = write_site(papers, output, utc=utc_now(), problems=problems)
     for problem in problems:
         print(f"warning: left out {problem}", file=sys.stderr)
     counts = Counter(line.status for paper in papers for line in paper.lines)
-    print(f"{len(rows)} rows, {len(runs)} runs: {', '.join(f'{n} {status}' for status, n in counts.most_common())}")
+    told = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    print(f"{len(rows)} rows, {len(runs)} run{'s' * (len(runs) != 1)}: {told}")
     print(f"Report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -127,6 +127,7 @@ def _reference(row: Published, use: RecipeUse) -> Reference:
         unit=row.unit,
         source=f"{row.source}{why}",
         certainty=row.certainty,
+        protocol=made.protocol,
         claim=None if number is not None else str(row.value),
     )
 

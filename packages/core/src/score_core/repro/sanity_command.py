@@ -172,7 +172,10 @@ def _write(curve: "Curve", reference: "Statistics", folder: Path) -> Path:
     """The picture, and beside it its words (which the report takes up) with the numbers."""
     from score_core.repro.sanity_figure import draw
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"Cannot make the folder {folder}: {error.strerror}. Choose another with -o.") from error
     picture = folder / f"{NAME}.png"
     atomic_write(picture, draw(curve, _reported(reference)))
     first, last = curve.measured[0], curve.measured[-1]

@@ -67,6 +67,7 @@ class Reference:
     unit: Annotated[str | None, checks.text]
     source: Annotated[str, checks.text]  # where reference and tolerance come from
     certainty: str | None = None  # of a published value, how it is known; memory is never gated on
+    protocol: str | None = None  # how programs that know several ways must have measured it
     claim: str | None = None  # what was published where it is no number
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from score_core.checkpoints.atomic import atomic_write
+from score_core.errors import UserError
 from score_core.repro.catalogue import Block, Group, Line, Paper, Run
 from score_core.repro.cite import BIBTEX
 from score_core.repro.figures import light_weight
@@ -54,9 +55,12 @@ def write_site(papers: Sequence[Paper], path: Path, *, utc: str, problems: Seque
         problems: work folders that could not be read, with the reason.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        UserError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {path.parent}: {error.strerror}. Choose another with -o.") from error
     atomic_write(path, page(papers, utc=utc, problems=problems).encode())
     return path
 

@@ -51,17 +51,30 @@ def published() -> tuple[Row, ...]:
     return tuple(row for row in load_all() if isinstance(row, Published))
 
 
+@pytest.fixture(scope="module")
+def written() -> dict[str, tuple[Path, tuple[Row, ...]]]:
+    """Keeps the page of :func:`site` for all tests: it takes a second to write."""
+    return {}
+
+
 @pytest.fixture
 def site(
-    tmp_path: Path, published: tuple[Row, ...], run: tuple[Path, RunRecord], experiment: Experiment
+    written: dict[str, tuple[Path, tuple[Row, ...]]],
+    tmp_path_factory: pytest.TempPathFactory,
+    published: tuple[Row, ...],
+    run: tuple[Path, RunRecord],
+    experiment: Experiment,
 ) -> tuple[Path, tuple[Row, ...]]:
-    """The page over all published rows and a run with a picture, one row of which is hostile."""
-    workdir, record = run
-    (workdir / "history.csv").write_text("step,training_loss,eval_loss,seconds\n0,1.0,1.1,0\n50,0.5,,1\n")
-    bad = replace(published[0], id=f"{published[0].id}-bad", row=HOSTILE, column=HOSTILE, note=HOSTILE, gap=HOSTILE)
-    rows = (experiment, *published, bad)
-    runs = [Run(workdir, gather(experiment, record, workdir))]
-    return write_site(catalogue(rows, runs), tmp_path / "all.html", utc="2026-01-01T00:00:00Z"), rows
+    """The page over all published rows and a run with a picture, one row of which is hostile; and the rows."""
+    if "page" not in written:
+        workdir, record = run
+        (workdir / "history.csv").write_text("step,training_loss,eval_loss,seconds\n0,1.0,1.1,0\n50,0.5,,1\n")
+        bad = replace(published[0], id=f"{published[0].id}-bad", row=HOSTILE, column=HOSTILE, note=HOSTILE, gap=HOSTILE)
+        rows = (experiment, *published, bad)
+        papers = catalogue(rows, [Run(workdir, gather(experiment, record, workdir))])
+        file = tmp_path_factory.mktemp("site") / "all.html"
+        written["page"] = write_site(papers, file, utc="2026-01-01T00:00:00Z"), rows
+    return written["page"]
 
 
 def shown(browser: Any) -> int:
