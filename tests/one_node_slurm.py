@@ -112,7 +112,20 @@ class OneNodeSlurm:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        for process_id in self._left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _left(self) -> list[int]:
+        """What jobs left behind: the processes that were started with this cluster's variables."""
+        mark = str(self.folder).encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+        return found
 
     def jobs(self, state: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
         """The ids of the batch jobs in some states."""

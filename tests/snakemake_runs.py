@@ -40,7 +40,7 @@ def run(*arguments, environment=None, status=0, **options) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=850,
         check=False,
     )
     assert result.returncode == status, result.stdout[-6000:]

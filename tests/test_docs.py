@@ -38,7 +38,7 @@ def run(command, folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=800,
         check=False,
     )
     assert result.returncode == 0, f"$ {command}\n{result.stdout[-4000:]}"
