@@ -76,6 +76,7 @@ def programs() -> Any:
         "score_sde.generate.run": ("generate",),
         "score_sde.classifier.train": ("run",),
         "score_flow_hdsm.continuation": ("start_from",),
+        "score_flow_hdsm.dequantizer_experiment": ("train_deq",),
         "score_flow_hdsm.toy.study": ("study", "reopen"),
         "variational_sde.torch.training": ("train",),
         "variational_sde.torch.debias_study": ("run",),
