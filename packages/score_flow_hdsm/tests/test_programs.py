@@ -133,6 +133,14 @@ def test_help_and_wrong_settings(capsys, tmp_path):
         (["--mode=train", *flags(training__score_matching_order=4)], 2, "must be 1, 2 or 3"),
         (["--mode=train", *flags(training__score_matching_order=2, training__reduce_mean=False)], 2, "reduce_mean"),
         (["--mode=train", *flags(training__continuous=False)], 2, "continuous"),
+        (
+            [
+                "--framework=torch",
+                *flags(training__score_matching_order=3, training__checkpoint_activations=True),
+            ],
+            2,
+            "training.remat",
+        ),
         (["--mode=train_deq", *flags()], 2, "no work directory"),
         (["--mode=train_deq", "--framework=torch", *flags()], 2, "jax only"),
         (["--mode=guess"], 1, "mode"),

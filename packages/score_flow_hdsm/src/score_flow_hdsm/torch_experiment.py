@@ -39,6 +39,11 @@ class TorchScoreFlow(ScoreFlow, TorchExperiment):  # type: ignore[misc]
         training, model = self.config.training, self.config.model
         if training.score_matching_order > 1 and training.compile:
             raise UsageError("training.compile is for first order; higher orders differentiate the network forwards")
+        if training.score_matching_order > 1 and training.checkpoint_activations:
+            raise UsageError(
+                "training.checkpoint_activations is for first order: PyTorch cannot recompute what is differentiated "
+                "forwards. --framework=jax has training.remat for every order"
+            )
         if training.remat:
             raise UsageError("training.remat is JAX's; with --framework=torch use training.checkpoint_activations")
         if model.trainable_embedding or (model.embedding_type.lower() == "fourier" and training.sde.lower() != "vesde"):
