@@ -36,15 +36,20 @@ class JaxScoreFlow(ScoreFlow, JaxExperiment):  # type: ignore[misc]
     make_sde = staticmethod(get_sde)
 
     def make_network(self) -> Any:
-        return create_model(self.config)
+        model = create_model(self.config)
+        if not self.config.training.remat:
+            return model
+        if not hasattr(model, "remat"):
+            raise UsageError(
+                f"training.remat is for the network ncsnpp; {self.config.model.name} cannot recompute itself"
+            )
+        return model.clone(remat=True)
 
     @cached_property
     def loss_fn(self) -> LossFn:
         training = self.config.training
         with usage_errors():
-            parts_of = get_loss_parts_fn(
-                self.sde, self.apply_fn, program=training.program, remat=training.remat, **self.loss_options()
-            )
+            parts_of = get_loss_parts_fn(self.sde, self.apply_fn, program=training.program, **self.loss_options())
 
         def losses(params: Any, key: jax.Array, x0: jax.Array, train: bool) -> jax.Array:
             parts = parts_of(params, key, x0, train)

@@ -84,7 +84,6 @@ def get_loss_parts_fn(
     importance_weighting: bool = False,
     eps: float = 1e-5,
     program: Program = "mle_score_ode",
-    remat: bool = False,
 ) -> Callable[[Any, jax.Array, jax.Array, bool], LossParts]:
     """Builds the losses of a batch, order by order.
 
@@ -97,7 +96,6 @@ def get_loss_parts_fn(
         importance_weighting: with it, draw times by their importance instead of weighting.
         eps: the smallest time.
         program: whose order of draws; it decides the dropout masks of the first order only.
-        remat: compute the network's inner values again in the backward pass instead of keeping them.
 
     Returns:
         ``losses(params, key, x0 [B, H, W, C], train) -> LossParts``.
@@ -130,8 +128,6 @@ def get_loss_parts_fn(
         def score_fn(x: jax.Array) -> jax.Array:
             return get_score_fn(sde, model_fn, True)(x, t)
 
-        if remat:
-            score_fn = jax.checkpoint(score_fn)
         zero = jnp.zeros(x0.shape[:1], jnp.float32)
         diffusion = sde.sde(x, t)[1] if likelihood_weighting and not importance else None
         if order == 1:

@@ -65,7 +65,7 @@ class NCSNpp(nn.Module):
 
     ``dtype`` is the type of the computation; parameters, normalisation statistics, softmax, FIR sums, the embedding of
     the noise level and the division by sigma are float32 always. Parameter names and shapes are those of the official
-    checkpoints.
+    checkpoints. ``remat``: of every block only what goes in is kept for the gradient, the rest is computed again.
     """
 
     nf: int = 128
@@ -94,6 +94,7 @@ class NCSNpp(nn.Module):
     centered: bool = False
     num_channels: int = 3
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @classmethod
     def from_config(cls, config: Any) -> "NCSNpp":
@@ -220,11 +221,24 @@ class NCSNpp(nn.Module):
             "dtype": self.dtype,
         }
         if self.resblock_type == "ddpm":
-            return ResnetBlockDDPMpp(**shared)
-        return ResnetBlockBigGANpp(resample=resample, fir=self.fir, fir_kernel=self.fir_kernel, **shared)
+            return self._kept(ResnetBlockDDPMpp)(**shared)
+        cls = self._kept(ResnetBlockBigGANpp)
+        return cls(resample=resample, fir=self.fir, fir_kernel=self.fir_kernel, **shared)
+
+    def _kept(self, cls: Any, flags: Sequence[int] = (3,)) -> Any:
+        """``cls``, or with ``remat`` the same under the same name (which names parameters) that recomputes itself.
+
+        Arguments:
+            flags: positions of arguments that are no arrays, with ``self`` as 0; of the residual blocks ``train``.
+        """
+        if not self.remat:
+            return cls
+        recomputing = nn.remat(cls, static_argnums=tuple(flags))
+        recomputing.__name__ = cls.__name__
+        return recomputing
 
     def _attention(self) -> nn.Module:
-        return AttnBlockpp(init_scale=self.init_scale, skip_rescale=self.skip_rescale, dtype=self.dtype)
+        return self._kept(AttnBlockpp, ())(init_scale=self.init_scale, skip_rescale=self.skip_rescale, dtype=self.dtype)
 
     def _attended(self, h: jax.Array) -> jax.Array:
         # parity: the height alone decides.
