@@ -32,7 +32,8 @@ def test_blocks_that_recompute_themselves_change_nothing_but_memory(block):
     programs = compiled(plain), compiled(recomputing)
     (value, gradient), (value_again, gradient_again) = (program(params) for program in programs)
     np.testing.assert_allclose(value_again, value, rtol=1e-6)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))  # some are nothing but rounding
     for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(gradient_again), strict=True):
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * np.abs(one).max() + 1e-12)
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6 * largest)
     kept, needed = (program.memory_analysis().temp_size_in_bytes for program in programs)
     assert needed < kept
