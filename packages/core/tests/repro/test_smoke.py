@@ -25,12 +25,13 @@ from score_core.repro.tables import load_all
 CELLS = [(row, row.use) for row in load_all() if isinstance(row, Published) and row.use and why_not(row) is None]
 OF_RECIPE = {use.recipe.id: row for row, use in reversed(CELLS)}
 OF_CONFIG = {f"{use.recipe.id} {use.config}": row for row, use in reversed(CELLS)}
-# Not quick: nine trainings; two of three orders; compilation alone (JAX only); a wide ResNet; two trainings. The last
+# Not quick: nine trainings; two of three orders; compilation alone, twice (JAX only); a wide ResNet; two trainings. The last
 # two are commands of experiments, which tests of their packages run.
 LONG = (
     "score_flow_hdsm/recipes/toy",
     "score_flow_hdsm/recipes/high_order",
     "score_flow_hdsm/recipes/score_flow",
+    "score_flow_hdsm/recipes/variational_dequantization",
     "score_sde/recipes/class",
     "variational_sde/recipes/debias",
     "variational_sde/recipes/swissroll",
@@ -54,7 +55,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         return 0
 
-    monkeypatch.setattr(runner, "_call", call)
+    monkeypatch.setattr(runner, "run_command", call)
     monkeypatch.chdir(tmp_path)
 
 

@@ -77,11 +77,21 @@ VARIANTS = {
 
 _CONTEXT_WIDTH = 32
 _STEPS = 4
-_FLOOR = 1e-7
+_TINY_LOG = -40.0
 
 
 def _safe_log(x: jax.Array) -> jax.Array:
-    return jnp.log(jnp.maximum(x, _FLOOR))
+    return jnp.log(jnp.maximum(x, 1e-7))
+
+
+def _logit(h: jax.Array, log_h: jax.Array) -> jax.Array:
+    """log(h / (1 - h)), finite with its gradient.
+
+    parity: -log(1 / h - 1), whose rounding near 1 shows in the original's numbers. Near 0 that is infinite where h is
+    rounded to 0, and its gradient overflows long before; there it is log h to every digit.
+    """
+    ordinary = log_h > _TINY_LOG
+    return jnp.where(ordinary, -_safe_log(1.0 / jnp.where(ordinary, h, 0.5) - 1.0), log_h)
 
 
 def _sum(x: jax.Array) -> jax.Array:
@@ -152,15 +162,11 @@ class MixLogisticAttnCoupling(nn.Module):
 
     @staticmethod
     def _map(x: jax.Array, s: jax.Array, arguments: Any) -> Pair:
-        """The logit of the distribution function h, and the log-determinant with the scale ``[B]``.
-
-        The logit is log h - log(1 - h), not -log(1 / h - 1): that is infinite where h is rounded to 0, and its gradient
-        overflows long before.
-        """
+        """The logit of the distribution function h, and the log-determinant with the scale ``[B]``."""
         log_h = mixture.log_cdf(x, *arguments)
-        log_rest = _safe_log(1.0 - jnp.exp(log_h))
-        log_det = mixture.log_pdf(x, *arguments) - jnp.maximum(log_h, np.log(_FLOOR)) - log_rest + s
-        return log_h - log_rest, _sum(log_det)
+        h = jnp.exp(log_h)
+        log_det = mixture.log_pdf(x, *arguments) - _safe_log(h) - _safe_log(1.0 - h) + s
+        return _logit(h, log_h), _sum(log_det)
 
     def _parameters(self, x: jax.Array, context: jax.Array) -> tuple[jax.Array, ...]:
         """Scale, shift ``[B, H, W, C]``; logits, means, log-scales ``[B, H, W, C, K]``."""
@@ -248,7 +254,7 @@ class Dequantizer(nn.Module):
 
     def _inverse(self, noise: jax.Array, context: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
         noise = jnp.maximum(noise, np.finfo(np.float32).tiny)  # it may have been rounded to 0
-        h = jnp.log(noise) - _safe_log(1.0 - noise)
+        h = _logit(noise, jnp.log(noise))
         log_det = _sum(jax.nn.softplus(h) + jax.nn.softplus(-h))
         for group in reversed(range(self.variant.groups)):
             pair = _split(h)
