@@ -25,8 +25,8 @@ from score_core.repro.tables import load_all
 CELLS = [(row, row.use) for row in load_all() if isinstance(row, Published) and row.use and why_not(row) is None]
 OF_RECIPE = {use.recipe.id: row for row, use in reversed(CELLS)}
 OF_CONFIG = {f"{use.recipe.id} {use.config}": row for row, use in reversed(CELLS)}
-# Not quick: nine trainings; two of three orders; compilation alone, twice (JAX only); a wide ResNet; two trainings. The last
-# two are commands of experiments, which tests of their packages run.
+# Not quick: nine trainings; two of three orders; compilation alone, twice (JAX only); a wide ResNet; two trainings. The
+# last two are commands of experiments, which tests of their packages run.
 LONG = (
     "score_flow_hdsm/recipes/toy",
     "score_flow_hdsm/recipes/high_order",
