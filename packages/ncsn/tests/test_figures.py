@@ -57,6 +57,11 @@ def test_figure_1_in_small():
     assert main(["figure1", "--workdir", "w", "--steps", "3"]) == 0
     assert results().keys() == {"roughness_without_noise", "roughness_with_noise", "loss_with_noise"}
     assert Path("w/eval/figure_1.png").is_file()
+    drawn = {}
+    for folder, seed in (("again", 1234), ("other", 1)):
+        assert main(["figure1", "--workdir", folder, "--steps", "3", "--seed", str(seed)]) == 0
+        drawn[folder] = Path(folder, "losses.csv").read_text()
+    assert drawn["again"] == Path("w/losses.csv").read_text() != drawn["other"]
 
 
 def test_roughness_is_of_the_second_half():

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
         begin = time.monotonic()
         match args.figure:
             case "figure1":
-                values, count = figure1(args.workdir, args.steps or FIGURE1_STEPS, stop), args.steps or FIGURE1_STEPS
+                count = args.steps or FIGURE1_STEPS
+                values = figure1(args.workdir, count, args.seed, stop)
             case "figure2":
                 values, count = figure2(args.workdir, args.steps or STEPS, stop), 100 * 100
             case _:
@@ -141,9 +142,12 @@ def roughness(losses: np.ndarray) -> float:
     return float(half.std() / abs(half.mean()))
 
 
-def figure1(workdir: Path, steps: int, stop: GracefulStop | None = None) -> Values:
-    """Figure 1: the loss of sliced score matching without noise and with noise of variance 0.0001."""
-    curves = {std: _sliced_losses(std, steps, stop) for std in (0.0, NOISE_STD)}
+def figure1(workdir: Path, steps: int, seed: int = 0, stop: GracefulStop | None = None) -> Values:
+    """Figure 1: the loss of sliced score matching without noise and with noise of variance 0.0001.
+
+    Both trainings begin with the same parameters and see the same images, which ``seed`` decides.
+    """
+    curves = {std: _sliced_losses(std, steps, seed, stop) for std in (0.0, NOISE_STD)}
     titles = {0.0: "without noise", NOISE_STD: "with noise of variance 0.0001"}
 
     def draw(axes: Any, std: float) -> None:
@@ -164,16 +168,15 @@ def figure1(workdir: Path, steps: int, stop: GracefulStop | None = None) -> Valu
     ]
 
 
-def _sliced_losses(noise_std: float, steps: int, stop: GracefulStop | None) -> np.ndarray:
+def _sliced_losses(noise_std: float, steps: int, seed: int, stop: GracefulStop | None) -> np.ndarray:
     """The losses of a training with ScoreNetRunner's rules: float64 ``[steps]``."""
     from ncsn.losses import sliced_score_estimation_vr
     from score_core.data import Pipeline, load_source
     from score_core.torch.score_runner import to_images
 
-    data = Pipeline(
-        load_source("photos", "train", image_size=FIGURE1_SIZE), FIGURE1_BATCH, seed=0, drop_remainder=False
-    )
-    torch.manual_seed(0)
+    photos = load_source("photos", "train", image_size=FIGURE1_SIZE)
+    data = Pipeline(photos, FIGURE1_BATCH, seed=seed, drop_remainder=False)
+    torch.manual_seed(seed)
     model = ResScore(FIGURE1_WIDTH, FIGURE1_WIDTH)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     losses = np.empty(steps)
