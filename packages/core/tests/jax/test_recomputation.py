@@ -34,6 +34,7 @@ def test_blocks_that_recompute_themselves_change_nothing_but_memory(block):
     np.testing.assert_allclose(value_again, value, rtol=1e-6)
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))  # some are nothing but rounding
     for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(gradient_again), strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6 * largest)
+        # Rounding differs by 1e-6 of the largest, with the compiler's settings; another dropout mask by 0.3 of it.
+        np.testing.assert_allclose(other, one, rtol=0, atol=5e-6 * largest)
     kept, needed = (program.memory_analysis().temp_size_in_bytes for program in programs)
     assert needed < kept
