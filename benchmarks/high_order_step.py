@@ -1,14 +1,18 @@
 """Time and memory of a training step by order of score matching, with and without rematerialisation.
 
 python benchmarks/high_order_step.py [--framework jax|torch] [--size 16] [--nf 32] [--batch 16] [--steps 5]
+python benchmarks/high_order_step.py --compile_only --size 32 --nf 32 --batch 64
 
-Each case runs in a process of its own, so that its peak memory is its own. Memory is what the process holds at most
-above what it held before the first step (host memory on a CPU); in JAX the compiler's own figure for temporaries is
-printed as well.
+Each case runs in a process of its own. In PyTorch, memory is what the process holds at most above what it held before
+the first step (host memory on a CPU). In JAX that would be the compiler's own, so two other figures stand for it: what
+JAX keeps from the forward pass for the gradient, and the temporaries of the compiled step. Compilers for CPUs undo
+rematerialisation (they see the same value computed twice), those for accelerators do not: the first figure is theirs.
+--compile_only: both, of a step that never runs, and so of any size.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +32,7 @@ def parse():
     parser.add_argument("--nf", type=int, default=32, help="width of the network")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--compile_only", action="store_true", help="JAX: memory by the compiler, nothing runs")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -62,11 +67,30 @@ def measure(options, order, remat):
         import jax
 
         from score_core.jax.training import get_update_fn
+        from score_flow_hdsm import losses
 
+        def within_the_backward_pass(score_fn, params, x, v):
+            """The recomputing third order keeps its inputs only; this is what it then goes backwards over."""
+            score, jvp, slope = losses.terms_along(lambda x: score_fn(params, x), x, v, v)
+            return score, jvp, slope * jax.numpy.ones_like(x)
+
+        def kept(params, key, x):
+            """What the forward pass hands to the backward pass."""
+            return jax.vjp(lambda params: experiment.loss_fn(params, key, x, True)[:, 0].mean(), params)[1]
+
+        x = jax.ShapeDtypeStruct((options.batch, *experiment.image_shape), np.float32)
+        entry = losses.recomputed_terms
+        losses.recomputed_terms = within_the_backward_pass
+        residuals = jax.tree.leaves(jax.eval_shape(kept, state.params, state.rng, x))
+        losses.recomputed_terms = entry
+        facts["kept_mb"] = sum(leaf.size * leaf.dtype.itemsize for leaf in residuals) / 2**20
+        begin = time.perf_counter()
         update = jax.jit(get_update_fn(experiment.loss_fn, experiment.adam, experiment.prepare))
         compiled = update.lower((state.rng, state), batches[0]).compile()
         facts["compile_s"] = time.perf_counter() - begin
         facts["temporaries_mb"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
+        if options.compile_only:
+            return facts
         carry = (state.rng, state)
 
         def step():
@@ -86,28 +110,30 @@ def measure(options, order, remat):
         begin = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begin)
-    return facts | {"step_s": min(seconds), "peak_above_start_mb": peak_megabytes() - before}
+    facts["step_s"] = min(seconds)
+    return facts if options.framework == "jax" else facts | {"peak_above_start_mb": peak_megabytes() - before}
 
 
 def main():
     options = parse()
+    if options.compile_only:  # the generated code's quality has no part in what it holds
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
     if options.case:
         order, remat = json.loads(options.case)
         print(json.dumps(measure(options, order, remat)))
         return
     first = None
     print(f"{options.framework}, {options.size} pixels, nf {options.nf}, batch {options.batch}")
-    print(f"{'order':>5} {'remat':>5} {'step':>9} {'ratio':>6} {'peak MB':>8} {'ratio':>6} {'temporaries MB':>15}")
     for case in CASES[options.framework]:
         command = [sys.executable, __file__, *sys.argv[1:], "--case", json.dumps(case)]
         facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         first = first or facts
-        step, peak = (facts[name] / first[name] for name in ("step_s", "peak_above_start_mb"))
-        print(
-            f"{facts['order']:>5} {facts['remat']!s:>5} {facts['step_s']:>8.3f}s {step:>6.2f} "
-            f"{facts['peak_above_start_mb']:>8.0f} {peak:>6.2f} {facts.get('temporaries_mb', float('nan')):>15.1f}",
-            flush=True,
-        )
+        line = f"order {facts['order']}{', recomputing' if facts['remat'] else '':13}"
+        for name, value in facts.items():
+            if name.endswith(("_s", "_mb")):
+                unit = {"s": "s", "mb": "MB"}[name.rpartition("_")[2]]
+                line += f" | {name.rpartition('_')[0].replace('_', ' ')} {value:.3f} {unit} ({value / first[name]:.2f})"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ def test_every_row_that_can_run_ends_with_a_verdict_after_all_else():
     assert len(graph) >= 100
     assert {row_id.split("/")[0] for row_id, row in graph.items() if row["embedded"]} == set(PACKAGES)
     assert len({row["folder"] for row in graph.values()}) == len(graph)
+    cell = graph["score_flow_hdsm/score_flow_table2/cifar10/vp/baseline/nll"]
+    assert "eval-shard-2" in cell["jobs"]["eval"]["needs"]
     for row in graph.values():
         seen = []
         for name, job in row["jobs"].items():

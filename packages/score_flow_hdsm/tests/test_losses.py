@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_flow_hdsm.losses import get_loss_parts_fn
+from score_flow_hdsm import losses
+from score_flow_hdsm.configs._house import load_config
+from score_flow_hdsm.jax_experiment import JaxScoreFlow
+from score_flow_hdsm.losses import get_loss_parts_fn, high_order_terms, recomputed_terms
 from score_flow_hdsm.sdes import VESDE, VPSDE
 
 FACTS = {
@@ -62,6 +65,79 @@ def test_losses_and_gradients_match_the_original(program, case):
     for name in checked:
         expected = GOLDEN[f"{case}/grad/{name}"]
         np.testing.assert_allclose(flat[name], expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+
+
+def test_third_order_terms_differentiated_backwards_once_have_the_same_gradients():
+    draw = np.random.default_rng(0).normal
+    params = {name: jnp.asarray(draw(size=(5, 5)), jnp.float32) for name in ("in", "out")}
+    x, v = (jnp.asarray(draw(size=(3, 5)), jnp.float32) for _ in range(2))
+    weights = [jnp.asarray(draw(size=(3, 5)), jnp.float32) for _ in range(3)]
+
+    def score(params, x):
+        return jnp.tanh(x @ params["in"]) @ params["out"]
+
+    def objective(terms):
+        return lambda *inputs: sum(
+            jnp.sum(weight * term**2) for weight, term in zip(weights, terms(*inputs), strict=True)
+        )
+
+    one = objective(lambda params, x, v: high_order_terms(lambda x: score(params, x), x, v, 3))
+    other = objective(lambda params, x, v: recomputed_terms(score, params, x, v))
+    values, gradients = zip(*(jax.value_and_grad(f, (0, 1, 2))(params, x, v) for f in (one, other)), strict=True)
+    np.testing.assert_allclose(*values, rtol=1e-6)
+    for leaf, again in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(again, leaf, rtol=0, atol=2e-6 * float(jnp.abs(leaf).max()))
+
+
+def test_the_recomputing_loss_of_third_order_is_the_same():
+    draw = np.random.default_rng(1).normal
+    params = jnp.asarray(0.3 * draw(size=(2, 16, 16)), jnp.float32)
+    images = jnp.asarray(draw(size=(3, 4, 4, 1)), jnp.float32)
+
+    def apply(params, x, labels, dropout_key):  # a random mask stands for dropout
+        kept = jax.random.bernoulli(dropout_key, 0.8, (len(x), 16))
+        hidden = kept * jnp.tanh(x.reshape(-1, 16) @ params[0] + 1e-3 * labels[:, None])
+        return (hidden @ params[1]).reshape(x.shape)
+
+    def value_and_gradient(recompute):
+        losses = get_loss_parts_fn(VPSDE(), apply, order=3, recompute=recompute)
+        return jax.value_and_grad(lambda params: jnp.mean(losses(params, jax.random.key(2), images, True).total))(
+            params
+        )
+
+    (value, gradient), (value_again, gradient_again) = value_and_gradient(False), value_and_gradient(True)
+    np.testing.assert_allclose(value_again, value, rtol=1e-6)
+    np.testing.assert_allclose(gradient_again, gradient, rtol=0, atol=2e-6 * float(jnp.abs(gradient).max()))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_recomputing_steps_keep_less(order, monkeypatch):
+    # Order 3 keeps nothing but its inputs; within its backward pass, which goes back over terms_along, it does.
+    def inside(score_fn, params, x, v):
+        score, jvp, slope = losses.terms_along(lambda x: score_fn(params, x), x, v, v)
+        return score, jvp, slope * jnp.ones_like(x)
+
+    monkeypatch.setattr(losses, "recomputed_terms", inside)
+    config = load_config("vp/cifar10_ddpmpp_continuous")
+    with config.unlocked():
+        config.model.update({"nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": (8,)})
+        config.data.update({"image_size": 8, "dataset": "photos"})
+        config.training.score_matching_order = order
+
+    def kept(remat):  # what JAX keeps for the gradient; compilers for CPUs undo it, those for accelerators do not
+        with config.unlocked():
+            config.training.remat = remat
+        experiment = JaxScoreFlow(config)
+
+        def objective(params, images):
+            return jnp.mean(experiment.loss_fn(params, jax.random.key(3), images, True)[:, 0])
+
+        params = jax.eval_shape(experiment._init_params, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((64, 8, 8, 3), jnp.float32)
+        residuals = jax.eval_shape(lambda params, x: jax.vjp(lambda p: objective(p, x), params)[1], params, images)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+    assert kept(True) < 0.3 * kept(False)
 
 
 @pytest.mark.parametrize("order", [0, 4])

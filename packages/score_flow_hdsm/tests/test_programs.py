@@ -92,6 +92,16 @@ def test_evaluation_by_ode_bound_dequantiser_and_diagnostics(trained, tmp_path):
         assert {name: arrays[name].shape for name in arrays} == dict.fromkeys(
             ("s_with_odes", "s_with_normals", "ode_with_normals", "s_div_with_normals", "s_grad_div_with_normals"), (3,)
         )
+    # the bound in two parts, the second first, as jobs of a cluster may come
+    parts = [f"--workdir={trained}", "--mode=eval", "--eval_folder=parts", *flags(eval__bound=True)]
+    for index in (1, 0):
+        assert main([*parts, "--part=rounds", "--num_processes=2", f"--process_id={index}"]) == 0
+    rounds = sorted(file.name for file in (trained / "parts").glob("*_bpd_*.npz"))
+    assert len(rounds) == 2
+    (trained / "results.json").unlink()
+    assert main(parts) == 0
+    again = results(trained)["bpd_bound"]
+    assert (again.value, again.standard_error) == (found["bpd_bound"].value, found["bpd_bound"].standard_error)
     # the dequantiser, too, goes on from where it stopped to the same numbers
     for n_iters in (3, 4):
         assert main([f"--workdir={untrained}", "--mode=train_deq", *flags(deq__n_iters=n_iters)]) == 0
@@ -144,6 +154,7 @@ def test_help_and_wrong_settings(capsys, tmp_path):
         (["--mode=train_deq", *flags()], 2, "no work directory"),
         (["--mode=train_deq", "--framework=torch", *flags()], 2, "jax only"),
         (["--mode=guess"], 1, "mode"),
+        (["--mode=train", "--part=rounds", *flags()], 1, "needs --mode=eval"),
     )
     for number, (more, status, message) in enumerate(cases):
         assert main([f"--workdir={tmp_path / str(number)}", *more]) == status

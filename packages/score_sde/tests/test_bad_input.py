@@ -41,7 +41,8 @@ def test_help_and_list(capsys):
     [
         (["--config=vp/cifar10_ddpmp"], "vp/cifar10_ddpmpp"),
         (["--config=nowhere/mine.py"], "nowhere/mine.py"),
-        (["--config.model.wings=2"], "wings"),
+        (["--config.model.wings=2"], "the configuration has no key 'wings'"),
+        (["--config.eval.num_sample=2"], 'Did you mean "num_samples"'),
         (["--config.training.batch_size=many"], "batch_size"),
         (["--mode=dream"], "dream"),
         (["--unknown_flag=1"], "unknown_flag"),
@@ -74,6 +75,7 @@ def test_impossible_configurations_are_refused_before_training(capsys, tmp_path,
     assert status == 2
     assert message in error
     assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "config.json").exists(), "the mended command would be refused as another configuration"
 
 
 def test_a_missing_dataset_says_what_to_put_where(capsys, tmp_path, monkeypatch):
@@ -83,6 +85,7 @@ def test_a_missing_dataset_says_what_to_put_where(capsys, tmp_path, monkeypatch)
     assert "cifar-10" in error
     assert str(tmp_path / "data") in error
     assert "--config.data.dataset=digits" in error
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_the_documented_name_of_bpd_dataset_is_accepted(capsys, tmp_path):

@@ -7,7 +7,7 @@ and get the same noise, so differences are those of the method.
     <workdir>/logs/seed_<s>/         the trainings
     <workdir>/ablation.json          every FID
     <workdir>/results.json           mean over seeds at the last checkpoint, with its standard error
-    <workdir>/ablation.png           FID by checkpoint
+    <workdir>/figures/ablation.png   FID by checkpoint
     <workdir>/eval/samples_<k>.png   the same chains under the four settings, a row each
 """
 
@@ -181,14 +181,14 @@ def _record(config: argparse.Namespace, workdir: Path, found: dict[str, Any]) ->
 
 
 def _draw_curves(workdir: Path, found: dict[str, Any]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     import numpy as np
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
+
+    from score_core.runs.figures import png_of, save_figure
 
     steps = sorted({int(key.partition("/")[2]) for key in found})
-    figure, axes = plt.subplots(figsize=(6, 3.6), constrained_layout=True)
+    figure = Figure(figsize=(6, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
     styles = {"ema_denoise": ("C0", "-"), "ema": ("C0", ":"), "denoise": ("C1", "-"), "plain": ("C1", ":")}
     for name, (colour, line) in styles.items():
         table = np.array([[v[name] for k, v in found.items() if k.endswith(f"/{step}")] for step in steps])
@@ -197,8 +197,12 @@ def _draw_curves(workdir: Path, found: dict[str, Any]) -> None:
     axes.set(xlabel="training step", ylabel="FID", yscale="log", title="mean and range over trainings")
     axes.set_xticks(steps)
     axes.legend(frameon=False)
-    figure.savefig(workdir / "ablation.png", dpi=150)
-    plt.close(figure)
+    save_figure(
+        workdir / "figures" / "ablation.png",
+        png_of(figure),
+        "FID against the training step, with and without averaged parameters and with and without the denoising step.",
+        "FID during training under the four settings: mean and range over the trainings.",
+    )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ ODEs by High-Order Denoising Score Matching (Lu et al., ICML 2022).
   --mode=train_deq           train a variational dequantiser for checkpoint eval.ckpt_id
   --mode=eval_scorenet       compare the network with the score of its own ODE, at all times
   --eval_folder=NAME         folder of results in the work directory; default: eval_test_bpd (or eval_scorenet)
+  --part=all|statistics|rounds
+                             of an evaluation: the statistics of the training data alone, or this process's rounds
+                             without putting them together; default: all that is left
   --deq_folder=NAME          folder of the dequantiser inside the work directory; default: flowpp_dequantizer
   --init_checkpoint=FILE     train: go on from this checkpoint (of this program, score_flow, mle_score_ode or score_sde,
                              or a .pth file) if the work directory has none of its own
@@ -75,6 +78,7 @@ def _run(arguments: list[str]) -> None:
         flags.DEFINE_string(name, None, "", flag_values=values)
     flags.DEFINE_string("deq_folder", "flowpp_dequantizer", "", flag_values=values)
     flags.DEFINE_enum("mode", "train", _MODES, "", flag_values=values)
+    flags.DEFINE_enum("part", "all", ["all", "statistics", "rounds"], "", flag_values=values)
     flags.DEFINE_enum("framework", "jax", ["jax", "torch"], "", flag_values=values)
     for name in ("wait", "force", "distributed"):
         flags.DEFINE_boolean(name, False, "", flag_values=values)
@@ -85,9 +89,11 @@ def _run(arguments: list[str]) -> None:
     try:
         rest = values(program)[1:]
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise base.FlagError(f"{base._first_line(error)}\n{see}") from error
+        raise base.FlagError(f"{base.message_of(error)}\n{see}") from error
     if rest:
         raise base.FlagError(f"unexpected arguments: {' '.join(rest)}\n{see}")
+    if values.part != "all" and values.mode != "eval":
+        raise base.FlagError(f"--part={values.part} is of an evaluation: it needs --mode=eval")
     evaluating = values.mode in ("eval", "eval_scorenet")
     base._check_process_flags(values, "eval" if evaluating else "train")
     folder = Path(values.workdir or Path("runs", "score_flow_hdsm", base.config_name(arguments)))
@@ -140,6 +146,7 @@ def _evaluate(config: Any, folder: Path, values: Any, worker: tuple[int, int]) -
         force=values.force,
         process_id=worker[0],
         num_processes=worker[1],
+        part=values.part,
         make_experiment=experiment_maker(folder, values.deq_folder),
         stages=stages,
     )

@@ -49,7 +49,8 @@ class JaxScoreFlow(ScoreFlow, JaxExperiment):  # type: ignore[misc]
     def loss_fn(self) -> LossFn:
         training = self.config.training
         with usage_errors():
-            parts_of = get_loss_parts_fn(self.sde, self.apply_fn, program=training.program, **self.loss_options())
+            options = self.loss_options() | {"program": training.program, "recompute": training.remat}
+            parts_of = get_loss_parts_fn(self.sde, self.apply_fn, **options)
 
         def losses(params: Any, key: jax.Array, x0: jax.Array, train: bool) -> jax.Array:
             parts = parts_of(params, key, x0, train)

@@ -8,6 +8,7 @@ The random numbers of one loss come from its key, split in the original's order:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,7 +20,17 @@ from score_core.sdes import SDE
 from score_flow_hdsm import objectives
 from score_flow_hdsm.sdes import importance_times, require_importance
 
-__all__ = ["LossParts", "Program", "draw_times", "get_loss_fn", "get_loss_parts_fn", "high_order_terms", "times_of"]
+__all__ = [
+    "LossParts",
+    "Program",
+    "draw_times",
+    "get_loss_fn",
+    "get_loss_parts_fn",
+    "high_order_terms",
+    "recomputed_terms",
+    "terms_along",
+    "times_of",
+]
 
 Program = Literal["score_flow", "mle_score_ode"]
 
@@ -74,6 +85,50 @@ def high_order_terms(
     return score, jvp, gradient
 
 
+def terms_along(
+    score_fn: Callable[[jax.Array], jax.Array], x: jax.Array, v: jax.Array, u: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The score, J v, and the derivative of <v, J v> along ``u`` (a number), at ``x`` ``[B, ...]``: forward passes."""
+
+    def directional(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        score, jvp = jax.jvp(score_fn, (x,), (v,))
+        return jnp.sum(jvp * v), (score, jvp)
+
+    _, slope, (score, jvp) = jax.jvp(directional, (x,), (u,), has_aux=True)
+    return score, jvp, slope
+
+
+def recomputed_terms(
+    score_fn: Callable[[Any, jax.Array], jax.Array], params: Any, x: jax.Array, v: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """:func:`high_order_terms` of order 3 for ``score_fn(params, x)``, differentiated backwards only once.
+
+    The gradient G of <v, J v> is a backward pass, and training would go backwards through it: then everything inside is
+    kept, also by blocks that recompute themselves. But for a fixed u, <u, G> is the derivative of <v, J v> along u
+    (:func:`terms_along`), and one backward pass over that gives what the parameters need, while blocks recompute as
+    ever. Same terms, same gradients up to rounding.
+    """
+
+    @jax.custom_vjp
+    def terms(params: Any, x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        return high_order_terms(lambda x: score_fn(params, x), x, v, 3)
+
+    def forward(params: Any, x: jax.Array, v: jax.Array) -> tuple[Any, Any]:
+        return terms(params, x, v), (params, x, v)
+
+    def backward(inputs: Any, cotangents: tuple[jax.Array, jax.Array, jax.Array]) -> Any:
+        of_score, of_jvp, u = cotangents
+
+        def product(params: Any, x: jax.Array, v: jax.Array) -> jax.Array:
+            score, jvp, slope = terms_along(lambda x: score_fn(params, x), x, v, u)
+            return jnp.sum(score * of_score) + jnp.sum(jvp * of_jvp) + slope
+
+        return jax.grad(product, argnums=(0, 1, 2))(*inputs)
+
+    terms.defvjp(forward, backward)
+    return terms(params, x, v)
+
+
 def get_loss_parts_fn(
     sde: SDE,
     apply_fn: Callable[..., jax.Array],
@@ -84,6 +139,7 @@ def get_loss_parts_fn(
     importance_weighting: bool = False,
     eps: float = 1e-5,
     program: Program = "mle_score_ode",
+    recompute: bool = False,
 ) -> Callable[[Any, jax.Array, jax.Array, bool], LossParts]:
     """Builds the losses of a batch, order by order.
 
@@ -96,6 +152,7 @@ def get_loss_parts_fn(
         importance_weighting: with it, draw times by their importance instead of weighting.
         eps: the smallest time.
         program: whose order of draws; it decides the dropout masks of the first order only.
+        recompute: order 3 by :func:`recomputed_terms`, for networks that compute inner values again.
 
     Returns:
         ``losses(params, key, x0 [B, H, W, C], train) -> LossParts``.
@@ -122,11 +179,13 @@ def get_loss_parts_fn(
         mean, std = sde.marginal_prob(x0, t)
         x = mean + std[:, None, None, None] * z
 
-        def model_fn(x: jax.Array, labels: jax.Array) -> jax.Array:
-            return apply_fn(params, x, labels, dropout_key=dropout_key if train else None)
+        def score_of(params: Any, x: jax.Array) -> jax.Array:
+            def model_fn(x: jax.Array, labels: jax.Array) -> jax.Array:
+                return apply_fn(params, x, labels, dropout_key=dropout_key if train else None)
 
-        def score_fn(x: jax.Array) -> jax.Array:
             return get_score_fn(sde, model_fn, True)(x, t)
+
+        score_fn = partial(score_of, params)
 
         zero = jnp.zeros(x0.shape[:1], jnp.float32)
         diffusion = sde.sde(x, t)[1] if likelihood_weighting and not importance else None
@@ -134,7 +193,10 @@ def get_loss_parts_fn(
             return LossParts(objectives.first_order(std, score_fn(x), z, diffusion, reduce_mean), zero, zero)
         # parity: zeros and ones of randint, not the library's random signs
         v = jax.random.randint(probe_key, x0.shape, 0, 2).astype(jnp.float32) * 2.0 - 1.0
-        score, jvp, gradient = high_order_terms(score_fn, x, v, order)
+        if recompute and order == 3:
+            score, jvp, gradient = recomputed_terms(score_of, params, x, v)
+        else:
+            score, jvp, gradient = high_order_terms(score_fn, x, v, order)
         r = objectives.residual(std, jax.lax.stop_gradient(score), z)
         first = objectives.first_order(std, score, z, diffusion, reduce_mean)
         second = objectives.second_order(std, jvp, r, v)

@@ -36,7 +36,9 @@ class ScoreNetwork(NCSNpp):
         if positional and sde == "vesde":
             raise ValueError("model.embedding_type 'positional' needs labels that are times; for vesde use 'fourier'")
         if model.scale_by_sigma and sde != "vesde":
-            raise ValueError(f"model.scale_by_sigma divides by the noise level, which labels are for vesde, not {sde}")
+            raise ValueError(
+                f"model.scale_by_sigma divides by the noise level, which labels are for vesde, not {sde}; set it False"
+            )
         return (
             super()
             .from_config(config)

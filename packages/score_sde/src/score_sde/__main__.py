@@ -144,7 +144,7 @@ def parse_flags(values: Any, arguments: Sequence[str], program: str) -> Any:
     try:
         rest = values([program, *arguments])[1:]
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FlagError(f"{_first_line(error)}\nSee python -m {program} --help") from error
+        raise FlagError(f"{message_of(error)}\nSee python -m {program} --help") from error
     if rest:
         raise FlagError(f"unexpected arguments: {' '.join(rest)}\nSee python -m {program} --help")
     return config.value
@@ -206,9 +206,13 @@ def _with_alias(argument: str) -> str:
     return f"{_ALIASES[name]}{equals}{value}"
 
 
-def _first_line(error: BaseException) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    return str(text).strip()
+def message_of(error: BaseException) -> str:
+    """What is wrong with a flag: an override of a key that there is not, or what the error says."""
+    inner = error.args[0] if isinstance(error, AttributeError) and error.args else error
+    if not isinstance(inner, KeyError) or not inner.args:
+        return str(error).strip()
+    key, _, advice = str(inner.args[0]).strip('"').partition("\n")
+    return f"the configuration has no key {key}{f'. {advice}' if advice else ''}"
 
 
 def config_name(arguments: Sequence[str]) -> str:

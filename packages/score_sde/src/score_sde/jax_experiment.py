@@ -123,6 +123,7 @@ class JaxExperiment(Experiment):
                     f"training.{name} is {self.config.training[name]}, which means something with --framework=torch "
                     f"only; in JAX leave it at {nothing}"
                 )
+        _ = self.model, self.loss_fn, self.adam  # what is wrong with their settings, before anything is written
 
     def prepare(self, images: Any, key: Any) -> Any:
         """Training input: dequantised if ``data.uniform_dequantization`` says so."""

@@ -156,6 +156,7 @@ class TorchExperiment(Experiment):
                 f"training.accumulate is {training.accumulate}; {processes} processes times it must divide "
                 f"training.batch_size, {training.batch_size}"
             )
+        _ = self.loss_fn, self.adam  # what is wrong with their settings, before anything is written
 
     @cached_property
     def adam(self) -> Adam:

@@ -87,11 +87,12 @@ def train(
         GracefulStop() as stop,
     ):
         _require_one_framework(experiment, folder.path)
+        training = _Training(experiment, folder, stop)  # a configuration that it refuses leaves no mark on the folder
         folder.record_config(
             record_of(config, framework), ignore=_FREE_KEYS, may_grow=("training.n_iters",), force=force
         )
         experiment.parallel.require_equal(int(config_hash(config)[:7], 16), "their configuration")
-        _Training(experiment, folder, stop).run()
+        training.run()
 
 
 def _check_frequencies(training: Any) -> None:

@@ -1,26 +1,16 @@
-"""Pictures of the two studies. Each is written with its text alternative and caption for reports."""
+"""Pictures of the two studies, as PNG."""
 
-import io
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from score_core.checkpoints.atomic import atomic_write
+from score_core.runs.figures import png_of
 
-__all__ = ["curves_of_bpd", "density", "elbo_curve", "save_figure", "trajectories"]
+__all__ = ["curves_of_bpd", "density", "elbo_curve", "trajectories"]
 
 _INK, _GRID = "#3a3f47", "#d9dce1"
 _COLOURS = ("#1f6feb", "#b35900", "#2c7a4b")
-
-
-def save_figure(file: Path, png: bytes, alt: str, caption: str) -> None:
-    """Writes ``file`` (.png) and beside it, as .json, its text alternative and caption."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(file, png)
-    atomic_write(file.with_suffix(".json"), (json.dumps({"alt": alt, "caption": caption}, indent=2) + "\n").encode())
 
 
 def _canvas(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -38,12 +28,6 @@ def _finish(axes: Any, xlabel: str, ylabel: str) -> None:
     axes.grid(color=_GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 Curve = Sequence[tuple[int, float, float]]
@@ -70,7 +54,7 @@ def curves_of_bpd(curves: Mapping[str, Curve], published: Mapping[str, Curve] | 
     left.legend(frameon=False, fontsize=8, labelcolor=_INK)
     if title:
         figure.suptitle(title, color=_INK, fontsize=10)
-    return _png(figure)
+    return png_of(figure)
 
 
 def elbo_curve(rows: Sequence[Mapping[str, float]], entropy: float | None = None) -> bytes:
@@ -93,7 +77,7 @@ def elbo_curve(rows: Sequence[Mapping[str, float]], entropy: float | None = None
     _finish(left, "iteration", "loss (mean since the last point)")
     _finish(right, "iteration", "nats")
     right.legend(frameon=False, fontsize=8, labelcolor=_INK)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _tile(points: np.ndarray, bins: int) -> np.ndarray:
@@ -110,7 +94,7 @@ def density(panels: Mapping[str, np.ndarray], bins: int = 200) -> bytes:
         place.set_title(name, fontsize=10, color=_INK)
         place.set_xticks([])
         place.set_yticks([])
-    return _png(figure)
+    return png_of(figure)
 
 
 def trajectories(states: Mapping[float, np.ndarray], steps: Sequence[int]) -> bytes:
@@ -136,4 +120,4 @@ def trajectories(states: Mapping[float, np.ndarray], steps: Sequence[int]) -> by
                 axes.set_ylabel(f"λ={lmbd:.2g}", fontsize=9, color=_INK)
             if row == rows - 1:
                 axes.set_xlabel(f"i={step}", fontsize=9, color=_INK)
-    return _png(figure)
+    return png_of(figure)

@@ -49,7 +49,7 @@ from score_core.repro.tables import load_all
 __all__ = ["Job", "Settings", "graph", "jobs_of", "main", "run_job"]
 
 # Programs and modes whose work splits into rounds that any process may compute: `--part`, `--num_processes`.
-_SPLITTING = {("score_sde", "eval")}
+_SPLITTING = {("score_sde", "eval"), ("score_flow_hdsm", "eval")}
 _MISSING_INPUT, _MISSING_METRIC = 2, 4  # as of `repro run`
 
 Graph = dict[str, dict[str, Any]]

@@ -6,7 +6,7 @@ whose sampling error is far below that of the NLL.
 
     {folder}/{method}_seed{seed}/...      the runs
     {folder}/results.json, study.csv      nll (and kl) by order, mean and spread over the seeds
-    {folder}/study.png                    curves and densities
+    {folder}/figures/study.png            curves and densities
 """
 
 import logging
@@ -20,11 +20,12 @@ import torch
 
 from score_core.checkpoints.atomic import atomic_write
 from score_core.runs.config_record import config_hash
+from score_core.runs.figures import png_of, save_figure
 from score_core.runs.results import Result, add_results
 from score_flow_hdsm.toy import mixture
 from score_flow_hdsm.toy.data import DATA, Streams
 from score_flow_hdsm.toy.ode import log_density, model_score
-from score_flow_hdsm.toy.plots import draw_line, draw_plane, new_figure, plane_density, save_figure
+from score_flow_hdsm.toy.plots import draw_line, draw_plane, new_figure, plane_density
 from score_flow_hdsm.toy.sdes import START_TIME
 from score_flow_hdsm.toy.settings import ToySettings
 from score_flow_hdsm.toy.train import ToyRun, load_checkpoint, train
@@ -125,7 +126,14 @@ def _figure(
     curves.set_ylabel("NLL of the ODE, nats")
     curves.set_title(f"{base.data}, {base.sde}", fontsize=9)
     curves.legend(fontsize=7, frameon=False)
-    save_figure(figure, workdir / "study.png")
+    seeds = len(next(iter(runs.values())))
+    save_figure(
+        workdir / "figures" / "study.png",
+        png_of(figure),
+        f"Negative log-likelihood of the ODE against the iteration, and a density for each order ({base.sde}).",
+        f"Left: negative log-likelihood of the ODE during training, mean of {seeds} seeds, each of them faint. Then, "
+        "order by order: densities of the data and of the model of the first seed.",
+    )
 
 
 _LABELS = {

@@ -96,11 +96,12 @@ def generate(
                 checkpoint_step=step,
                 checkpoint_sha256=digest,
                 config_hash=config_hash(request | record_of(config, framework)),
+                framework=framework,
                 seed=options.seed,
                 ema=settings.eval.ema,
                 denoise=settings.sampling.noise_removal,
                 seconds=time.monotonic() - begin,
-                details=outcome.details | {"framework": framework},
+                details=outcome.details,
             )
             for name, value, error, count in outcome.numbers
         ]

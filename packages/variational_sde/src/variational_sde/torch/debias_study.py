@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from score_core.runs.config_record import config_hash
+from score_core.runs.figures import save_figure
 from score_core.runs.history import read_history
 from score_core.runs.results import Result, add_results, read_results
 from score_core.runs.signals import GracefulStop
 from variational_sde.experiment import config_of, load_data
-from variational_sde.figures import Curve, curves_of_bpd, save_figure
+from variational_sde.figures import Curve, curves_of_bpd
 from variational_sde.torch.checkpoint import load_model
 from variational_sde.torch.evaluation import Estimate, Protocol, bound_bpd, ode_bpd
 from variational_sde.torch.start import choose_device

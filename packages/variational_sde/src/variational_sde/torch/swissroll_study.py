@@ -30,6 +30,7 @@ from torch import Tensor
 from score_core.checkpoints.atomic import atomic_write
 from score_core.errors import UserError
 from score_core.runs.config_record import config_hash
+from score_core.runs.figures import save_figure
 from score_core.runs.history import History
 from score_core.runs.log import RunLog
 from score_core.runs.progress import Progress
@@ -209,7 +210,7 @@ def _measure(args: argparse.Namespace, path: Path, state: RunState, digest: str,
     record("ode_log_likelihood", float(nats.mean()), float(nats.std() / math.sqrt(len(nats))), len(nats), nfe=nfe)
     entropy, error = expected_log_density(seed=args.seed)
     record("data_log_density", entropy, error, 20_000)
-    figures.save_figure(
+    save_figure(
         path / "figures" / "training.png",
         figures.elbo_curve(_rows(path), entropy),
         f"Loss and bound during training; the bound ends at {elbo.mean():.3f} nats.",
@@ -296,13 +297,13 @@ def _trajectory(
 
 def _draw(args: argparse.Namespace, path: Path, data: np.ndarray, states: dict[float, np.ndarray]) -> None:
     folder, steps = path / "figures", _shown(args.num_steps)
-    figures.save_figure(
+    save_figure(
         folder / "density.png",
         figures.density({"data": data, "λ = 0 (reverse SDE)": states[0.0][-1], "λ = 1 (ODE)": states[1.0][-1]}),
         "Histograms of the data and of samples with lambda 0 and lambda 1: the same spiral.",
         f"{args.num_samples:,} samples of {args.num_steps} Euler-Maruyama steps beside 100,000 points of the data.",
     )
-    figures.save_figure(
+    save_figure(
         folder / "trajectories.png",
         figures.trajectories(states, steps),
         f"Histograms of samples after {steps[0]} to {steps[-1]} steps, a row a lambda: noise becomes the spiral.",
