@@ -110,8 +110,10 @@ def recomputed_terms(
     """
 
     @jax.custom_vjp
-    def terms(params: Any, x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        return high_order_terms(lambda x: score_fn(params, x), x, v, 3)
+    def terms(params: Any, x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        score, jvp, gradient = high_order_terms(lambda x: score_fn(params, x), x, v, 3)
+        assert gradient is not None  # of order 3
+        return score, jvp, gradient
 
     def forward(params: Any, x: jax.Array, v: jax.Array) -> tuple[Any, Any]:
         return terms(params, x, v), (params, x, v)
