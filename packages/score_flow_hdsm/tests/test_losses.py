@@ -87,7 +87,8 @@ def test_third_order_terms_differentiated_backwards_once_have_the_same_gradients
     values, gradients = zip(*(jax.value_and_grad(f, (0, 1, 2))(params, x, v) for f in (one, other)), strict=True)
     np.testing.assert_allclose(*values, rtol=1e-6)
     for leaf, again in zip(*map(jax.tree.leaves, gradients), strict=True):
-        np.testing.assert_allclose(again, leaf, rtol=0, atol=1e-5 * float(jnp.abs(leaf).max()))
+        # Rounding differs by 1.2e-7 of the largest; a third term without its gradient by 2.
+        np.testing.assert_allclose(again, leaf, rtol=0, atol=2e-6 * float(jnp.abs(leaf).max()))
 
 
 def test_the_recomputing_loss_of_third_order_is_the_same():
@@ -108,7 +109,8 @@ def test_the_recomputing_loss_of_third_order_is_the_same():
 
     (value, gradient), (value_again, gradient_again) = value_and_gradient(False), value_and_gradient(True)
     np.testing.assert_allclose(value_again, value, rtol=1e-6)
-    np.testing.assert_allclose(gradient_again, gradient, rtol=0, atol=1e-5 * float(jnp.abs(gradient).max()))
+    # Rounding differs by 1e-7 of the largest; another mask by 1.
+    np.testing.assert_allclose(gradient_again, gradient, rtol=0, atol=2e-6 * float(jnp.abs(gradient).max()))
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

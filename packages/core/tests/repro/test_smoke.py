@@ -98,7 +98,9 @@ def test_every_experiment_runs_in_small_and_its_page_shows_what_it_drew(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("SCORE_NIGHTLY"), reason="nightly: SCORE_NIGHTLY=1 runs every recipe with it")
+@pytest.mark.skipif(
+    not os.environ.get("SCORE_NIGHTLY"), reason="nightly, one cell of its configuration runs above: set SCORE_NIGHTLY"
+)
 @pytest.mark.parametrize(("recipe", "config"), NIGHTLY)
 def test_a_cell_of_each_pair_of_recipe_and_configuration_does(
     recipe: str, config: str, in_this_process: None, tmp_path: Path

@@ -92,8 +92,7 @@ def _run(arguments: list[str]) -> None:
         raise base.FlagError(f"{base.message_of(error)}\n{see}") from error
     if rest:
         raise base.FlagError(f"unexpected arguments: {' '.join(rest)}\n{see}")
-    if values.part != "all" and values.mode != "eval":
-        raise base.FlagError(f"--part={values.part} is of an evaluation: it needs --mode=eval")
+    base.check_part(values)
     evaluating = values.mode in ("eval", "eval_scorenet")
     base._check_process_flags(values, "eval" if evaluating else "train")
     folder = Path(values.workdir or Path("runs", "score_flow_hdsm", base.config_name(arguments)))

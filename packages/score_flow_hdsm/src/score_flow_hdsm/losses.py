@@ -67,6 +67,18 @@ def times_of(sde: SDE, u: jax.Array, eps: float, importance: bool, what: str) ->
     return importance_times(lambda t: sde.cumulative_weight(t, eps), quantiles, eps, sde.T, _fori)
 
 
+def _directional(
+    score_fn: Callable[[jax.Array], jax.Array], v: jax.Array
+) -> Callable[[jax.Array], tuple[jax.Array, tuple[jax.Array, jax.Array]]]:
+    """``x -> <v, J v>``, with the score and J v beside it."""
+
+    def directional(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        score, jvp = jax.jvp(score_fn, (x,), (v,))
+        return jnp.sum(jvp * v), (score, jvp)
+
+    return directional
+
+
 def high_order_terms(
     score_fn: Callable[[jax.Array], jax.Array], x: jax.Array, v: jax.Array, order: int
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
@@ -76,12 +88,7 @@ def high_order_terms(
     """
     if order == 2:
         return *jax.jvp(score_fn, (x,), (v,)), None
-
-    def directional(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        score, jvp = jax.jvp(score_fn, (x,), (v,))
-        return jnp.sum(jvp * v), (score, jvp)
-
-    gradient, (score, jvp) = jax.grad(directional, has_aux=True)(x)
+    gradient, (score, jvp) = jax.grad(_directional(score_fn, v), has_aux=True)(x)
     return score, jvp, gradient
 
 
@@ -89,12 +96,7 @@ def terms_along(
     score_fn: Callable[[jax.Array], jax.Array], x: jax.Array, v: jax.Array, u: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The score, J v, and the derivative of <v, J v> along ``u`` (a number), at ``x`` ``[B, ...]``: forward passes."""
-
-    def directional(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        score, jvp = jax.jvp(score_fn, (x,), (v,))
-        return jnp.sum(jvp * v), (score, jvp)
-
-    _, slope, (score, jvp) = jax.jvp(directional, (x,), (u,), has_aux=True)
+    _, slope, (score, jvp) = jax.jvp(_directional(score_fn, v), (x,), (u,), has_aux=True)
     return score, jvp, slope
 
 

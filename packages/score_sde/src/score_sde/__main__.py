@@ -91,8 +91,7 @@ def _run(arguments: list[str]) -> None:
     define_flags(values)
     settings = parse_flags(values, arguments, "score_sde")
     _check_process_flags(values, mode.value)
-    if part.value != "all" and mode.value != "eval":
-        raise FlagError(f"--part={part.value} is of an evaluation: it needs --mode=eval")
+    check_part(values)
     if wait.value:
         settings.eval.wait = float("inf")
     folder = workdir.value or Path("runs", "score_sde", config_name(arguments))
@@ -148,6 +147,12 @@ def parse_flags(values: Any, arguments: Sequence[str], program: str) -> Any:
     if rest:
         raise FlagError(f"unexpected arguments: {' '.join(rest)}\nSee python -m {program} --help")
     return config.value
+
+
+def check_part(values: Any) -> None:
+    """Refuses ``--part`` where nothing has parts."""
+    if values.part != "all" and values.mode != "eval":
+        raise FlagError(f"--part={values.part} is of an evaluation: it needs --mode=eval")
 
 
 def _check_process_flags(values: Any, mode: str) -> None:
